@@ -56,6 +56,9 @@ class Geometry:
         return bool(self.cylinders and self.heads and self.sectors)
 
 
+UNDECIDED = Geometry(0, 0, 0)
+
+
 def physical_geometry(size: int) -> Geometry:
     """The default PCHS of a disk of ``size`` bytes (virtual-storage specification, 2.5)."""
     cylinders = min(size // SECTOR // 16 // 63, 16383)
@@ -98,6 +101,6 @@ class ImageFacts:
     parent_uuid: UUID = NULL_UUID
     parent_modification_uuid: UUID = NULL_UUID
     comment: str = ""
-    pchs: Geometry = Geometry(0, 0, 0)
-    lchs: Geometry = Geometry(0, 0, 0)
+    pchs: Geometry = UNDECIDED
+    lchs: Geometry = UNDECIDED
     details: Mapping[str, int | str] = field(default_factory=dict)

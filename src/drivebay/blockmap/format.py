@@ -9,7 +9,7 @@ from typing import Protocol
 from uuid import UUID
 
 from drivebay.blockmap.layer import Layer
-from drivebay.model import Finding, Geometry
+from drivebay.model import UNDECIDED, Finding, Geometry
 
 
 class Match(enum.IntEnum):
@@ -88,8 +88,8 @@ class CreateRequest:
     modification_uuid: UUID
     parent: ParentLink | None = None
     comment: str = ""
-    pchs: Geometry = Geometry(0, 0, 0)
-    lchs: Geometry = Geometry(0, 0, 0)
+    pchs: Geometry = UNDECIDED
+    lchs: Geometry = UNDECIDED
 
 
 @dataclass(frozen=True, slots=True)

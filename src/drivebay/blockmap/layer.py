@@ -11,7 +11,10 @@ from drivebay.model import ImageFacts
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """Virtual bytes ``start .. start+length`` lie in one piece at ``offset`` (a multiple of 512) of ``source``."""
+    """Virtual bytes ``start .. start+length`` lie in one piece at ``offset`` of ``source``.
+
+    The offset is a multiple of 512.
+    """
 
     start: int
     length: int
@@ -46,6 +49,11 @@ class Table:
     def count(self) -> int:
         """The number of entries that the length needs."""
         return -(-self.length // self.block)
+
+    def span(self, block: int) -> tuple[int, int]:
+        """Where a block begins on the virtual disk, and its length (the last one may be cut short)."""
+        offset = block * self.block
+        return self.start + offset, min(self.block, self.length - offset)
 
 
 Segment = Linear | Zeros | Table

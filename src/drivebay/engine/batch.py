@@ -1,0 +1,136 @@
+"""The batch forms of reading and writing: what a serving loop can do without waiting.
+
+These loops are the product's speed (design, section 6): one look-up and one system call a request,
+the disk's lock once a batch, nothing allocated that is not needed. Measure after every change.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+
+from drivebay.blockmap import BlockState
+from drivebay.engine.mapentry import DATA_FLOOR, OFFSET_MASK, SOURCE_LIMIT, STATE_SHIFT, TAG_SHIFT, UNIT_SHIFT
+from drivebay.engine.pagemap import PAGE_ENTRIES, PAGE_SHIFT, PageMap
+
+
+class Outcome(enum.IntEnum):
+    """What became of one request of a batch."""
+
+    DONE = 0
+    ZERO = 1  # all of it reads as zeros; the view was not touched
+    LATER = 2  # it would wait, or needs the blocking form's care
+
+
+DONE, ZERO, LATER = Outcome
+_UNREADABLE = BlockState.CORRUPT << STATE_SHIFT
+_PAGE_MASK = PAGE_ENTRIES - 1
+_SOURCE_MASK = SOURCE_LIMIT - 1
+
+
+def read_batch(page_map: PageMap, requests: Sequence[tuple[int, memoryview]]) -> list[Outcome]:
+    """Read what can be read at once; the disk's lock is held."""
+    shift, granule, size = page_map.shift, page_map.granule, page_map.size
+    mask = granule - 1
+    page_of = page_map.pages.get
+    readers = [source.try_read for source in page_map.sources]
+    outcomes: list[Outcome] = []
+    add = outcomes.append
+    for offset, view in requests:
+        length = len(view)
+        within = offset & mask
+        page = page_of(offset >> shift >> PAGE_SHIFT)
+        if page is None or offset + length > size:
+            add(LATER)
+            continue
+        if within + length > granule:
+            add(_read_across(page_map, offset, view))
+            continue
+        entry = page[offset >> shift & _PAGE_MASK]
+        if entry >= DATA_FLOOR:
+            position = ((entry & OFFSET_MASK) << UNIT_SHIFT) + within
+            try:
+                done = readers[entry >> TAG_SHIFT & _SOURCE_MASK]((view,), position)
+            except OSError:
+                add(LATER)
+            else:
+                add(DONE if done == length else LATER)
+        else:
+            add(ZERO if entry < _UNREADABLE else LATER)
+    return outcomes
+
+
+def _read_across(page_map: PageMap, offset: int, view: memoryview) -> Outcome:
+    """One request over several granules."""
+    if any(index not in page_map.pages for index in page_map.span(offset, len(view))):
+        return LATER
+    pieces = list(page_map.pieces(offset, len(view)))
+    if all(piece.state <= BlockState.ZERO for piece in pieces):
+        return ZERO
+    for piece in pieces:
+        at = piece.start - offset
+        part = view[at : at + piece.length]
+        if piece.state <= BlockState.ZERO:
+            part[:] = bytes(piece.length)
+            continue
+        if piece.state != BlockState.DATA:
+            return LATER
+        try:
+            if page_map.sources[piece.source].try_read((part,), piece.offset) != piece.length:
+                return LATER
+        except OSError:
+            return LATER
+    return DONE
+
+
+def write_batch(
+    page_map: PageMap, tags: frozenset[int], requests: Sequence[tuple[int, memoryview]]
+) -> list[Outcome]:
+    """Write in place what lies in blocks tagged with one of ``tags``; the disk's lock is held."""
+    shift, granule, size = page_map.shift, page_map.granule, page_map.size
+    mask = granule - 1
+    page_of = page_map.pages.get
+    writers = [source.try_write for source in page_map.sources]
+    outcomes: list[Outcome] = []
+    add = outcomes.append
+    for offset, view in requests:
+        length = len(view)
+        within = offset & mask
+        page = page_of(offset >> shift >> PAGE_SHIFT)
+        if page is None or offset + length > size:
+            add(LATER)
+            continue
+        if within + length > granule:
+            add(_write_across(page_map, tags, offset, view))
+            continue
+        entry = page[offset >> shift & _PAGE_MASK]
+        tag = entry >> TAG_SHIFT
+        if tag not in tags:
+            add(LATER)
+            continue
+        position = ((entry & OFFSET_MASK) << UNIT_SHIFT) + within
+        try:
+            done = writers[tag & _SOURCE_MASK](view, position)
+        except OSError:
+            add(LATER)
+        else:
+            add(DONE if done == length else LATER)
+    return outcomes
+
+
+def _write_across(page_map: PageMap, tags: frozenset[int], offset: int, view: memoryview) -> Outcome:
+    """One request over several granules."""
+    if any(index not in page_map.pages for index in page_map.span(offset, len(view))):
+        return LATER
+    pieces = list(page_map.pieces(offset, len(view)))
+    if any(piece.tag not in tags for piece in pieces):
+        return LATER
+    for piece in pieces:
+        at = piece.start - offset
+        part = view[at : at + piece.length]
+        try:
+            if page_map.sources[piece.source].try_write(part, piece.offset) != piece.length:
+                return LATER
+        except OSError:
+            return LATER
+    return DONE

@@ -1,0 +1,275 @@
+"""Disk: an opened chain, the only object that moves guest bytes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+from drivebay.blockmap import BlockState
+from drivebay.engine import batch
+from drivebay.engine.active import ActiveLayer
+from drivebay.engine.batch import LATER, Outcome
+from drivebay.engine.extents import merged, page_extents
+from drivebay.engine.operations import Operations
+from drivebay.engine.pagemap import PAGE_BYTES, PageMap
+from drivebay.engine.reader import Reader
+from drivebay.engine.shared import Shared
+from drivebay.engine.source import Buffer, OpenedLayer
+from drivebay.engine.stats import DiskStats
+from drivebay.errors import ErrorKind, StorageError
+from drivebay.model import CacheMode, Extent
+
+DEFAULT_MAP_BUDGET = 64 << 20
+
+
+class Disk:
+    """A virtual disk made of ``layers``, the top (active) one first. Owns their files.
+
+    Safe for many threads. Offsets and lengths are bytes and need no alignment; a range outside
+    ``[0, size)`` raises StorageError of kind RANGE. Every completed write is readable at once, by
+    everybody; it survives a power cut once a flush that began after it has returned (at once in
+    writethrough mode; never surely in unsafe mode). `zero` and `discard` are writes too.
+
+    ``map_budget`` bounds the memory of the map in bytes.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[OpenedLayer],
+        *,
+        writable: bool = False,
+        cache: CacheMode = CacheMode.WRITEBACK,
+        map_budget: int = DEFAULT_MAP_BUDGET,
+    ) -> None:
+        self.size = layers[0].layer.facts.size
+        self.cache = cache
+        self.writable = writable
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._operations = Operations(self._changed)
+        self._map = PageMap(layers, self.size, map_budget)
+        self._reader = Reader(self._changed, self._map)
+        self._stats = DiskStats()
+        self._active = self._activate() if writable else None
+        self._writethrough = cache is CacheMode.WRITETHROUGH
+        self._closed = False
+
+    def _activate(self) -> ActiveLayer:
+        durable = self.cache is not CacheMode.UNSAFE
+        shared = Shared(self._changed, self._map, self._reader, self._operations, self._stats)
+        return ActiveLayer(shared, durable=durable)
+
+    @property
+    def layers(self) -> tuple[OpenedLayer, ...]:
+        """The layers, top first."""
+        return tuple(layer.opened for layer in self._map.layers)
+
+    @property
+    def depth(self) -> int:
+        """The number of layers."""
+        return len(self._map.layers)
+
+    @property
+    def block_size(self) -> int:
+        """The I/O granularity that suits the disk best, in bytes."""
+        return self.layers[0].layer.facts.block_size or 4096
+
+    @property
+    def stats(self) -> DiskStats:
+        """Counters; the same object at every call, brought up to date."""
+        self._stats.map_bytes = len(self._map.pages) * PAGE_BYTES
+        return self._stats
+
+    def _check(self, offset: int, length: int) -> None:
+        if self._closed:
+            raise StorageError(ErrorKind.STATE, "the disk is closed; open it again")
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise StorageError(
+                ErrorKind.RANGE,
+                f"{length} bytes at {offset} do not lie within the disk of {self.size} bytes",
+                offset=offset,
+            )
+
+    def _writing(self) -> ActiveLayer:
+        if self._active is None:
+            path = self.layers[0].sources[0].path
+            raise StorageError(
+                ErrorKind.READ_ONLY, "the disk was opened read-only; open it writable", path=path
+            )
+        self._active.arm()
+        return self._active
+
+    def read(self, offset: int, length: int) -> bytes:
+        """``length`` bytes from ``offset``."""
+        self._check(offset, length)
+        buffer = bytearray(length)
+        self.read_into(offset, memoryview(buffer))
+        return bytes(buffer)
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        """Fill ``view`` from ``offset``."""
+        self._check(offset, len(view))
+        with self._operations.under_way(writes=False):
+            self._reader.read_into(offset, view)
+        self._stats.reads += 1
+        self._stats.read_bytes += len(view)
+
+    def write(self, offset: int, data: Buffer, *, fua: bool = False) -> None:
+        """Write ``data`` at ``offset``; with ``fua`` it is durable when this returns."""
+        view = memoryview(data).cast("B")
+        self._check(offset, len(view))
+        with self._operations.under_way(writes=True):
+            self._writing().writer.write(offset, view)
+        self._stats.writes += 1
+        self._stats.written_bytes += len(view)
+        self._after_write(fua=fua)
+
+    def zero(self, offset: int, length: int, *, unmap: bool = True, fua: bool = False) -> None:
+        """Let a range read as zeros, whatever the parents hold; ``unmap`` may give its space back."""
+        self._check(offset, length)
+        with self._operations.under_way(writes=True):
+            self._writing().writer.zero(offset, length, unmap=unmap, hide=True)
+        self._stats.zeros += 1
+        self._after_write(fua=fua)
+
+    def discard(self, offset: int, length: int, *, fua: bool = False) -> None:
+        """Give a range's space back; it reads as zeros afterwards, whatever the parents hold."""
+        self._check(offset, length)
+        with self._operations.under_way(writes=True):
+            self._writing().writer.zero(offset, length, unmap=True, hide=False)
+        self._stats.discards += 1
+        self._after_write(fua=fua)
+
+    def zero_is_fast(self, offset: int, length: int) -> bool:
+        """Whether zeroing a range needs neither a copy from a parent nor zeros written out."""
+        self._check(offset, length)
+        return self._active is not None and self._active.writer.zero_is_fast(offset, length)
+
+    def _after_write(self, *, fua: bool) -> None:
+        if fua or self._writethrough:
+            self.flush()
+        elif self.commit_due():
+            self._writing().committer.flush()
+
+    def flush(self) -> None:
+        """All writes that completed before are durable when this returns.
+
+        Where the host fails to make them so, the disk is poisoned: reads go on, writes and flushes fail.
+        """
+        self._check(0, 0)
+        if self._active is not None:
+            self._active.committer.flush()
+            self._stats.flushes += 1
+
+    def commit_due(self) -> bool:
+        """Whether changes wait that should be brought to the file without a guest's flush."""
+        return self._active is not None and not self._active.poisoned and self._active.committer.due()
+
+    def verify_writable(self) -> None:
+        """Make the checks that come before the first write now. Raises what would forbid it."""
+        self._writing()
+
+    def prefetch(self, offset: int, length: int) -> None:
+        """Have the host read a range into its cache."""
+        self._check(offset, length)
+        for piece in self._reader.pieces(offset, length):
+            if piece.state == BlockState.DATA:
+                self._map.sources[piece.source].prefetch(piece.offset, piece.length)
+
+    def extents(self, offset: int = 0, length: int | None = None) -> Iterator[Extent]:
+        """What the range is made of: extents in order that cover it exactly, neighbours merged."""
+        length = self.size - offset if length is None else length
+        self._check(offset, length)
+        return merged(self._extents(offset, offset + length))
+
+    def _extents(self, low: int, high: int) -> Iterator[Extent]:
+        if low == high:
+            return
+        for index in self._map.span(low, high - low):
+            begin = max(low, index * self._map.page_span)
+            self._reader.load(begin, 1)
+            try:
+                page, splits = self._map.pages[index][:], dict(self._map.splits)
+            finally:
+                self._changed.release()
+            yield from page_extents(self._map, index, page, splits, low, high)
+
+    def read_batch(self, requests: Sequence[tuple[int, memoryview]]) -> list[Outcome]:
+        """Fill ``(offset, view)`` requests that need no waiting; see `Outcome`. One thread at a time."""
+        with self._lock:
+            outcomes = batch.read_batch(self._map, requests)
+        self._stats.reads += len(outcomes)
+        self._stats.read_bytes += sum([len(view) for _, view in requests])
+        return outcomes
+
+    def write_batch(self, requests: Sequence[tuple[int, memoryview]]) -> list[Outcome]:
+        """Write ``(offset, view)`` requests that need no waiting; see `Outcome`. One thread at a time."""
+        with self._lock:
+            active = self._active
+            if active is None or self._operations.held or not active.ready or self._writethrough:
+                return [LATER] * len(requests)
+            outcomes = batch.write_batch(self._map, active.writer.tags, requests)
+            active.committer.epoch.dirty = True
+        self._stats.writes += len(outcomes)
+        self._stats.written_bytes += sum([len(view) for _, view in requests])
+        return outcomes
+
+    @contextmanager
+    def quiesce(self) -> Iterator[None]:
+        """Everything flushed, and no write under way or begun until the block ends."""
+        self._operations.hold_writers()
+        try:
+            self.flush()
+            yield
+        finally:
+            self._operations.release_writers()
+
+    def push(self, layer: OpenedLayer) -> None:
+        """Make an empty layer the active one, while the disk is in use: an online snapshot.
+
+        It must be of the disk's size and hold no blocks. What was the active layer is written no more.
+        """
+        _require_empty(layer, self.size)
+        with self.quiesce(), self._lock:
+            self._map.push(layer)
+            if self.writable:
+                self._active = self._activate()
+
+    def close(self) -> None:
+        """Flush if writable, and close all files, even if the flush fails."""
+        if self._closed:
+            return
+        try:
+            self.flush()
+        finally:
+            self._closed = True
+            for source in self._map.sources:
+                source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _require_empty(layer: OpenedLayer, size: int) -> None:
+    with_data = PageMap([layer], layer.layer.facts.size, PAGE_BYTES)
+    path = layer.sources[0].path
+    if layer.layer.facts.size != size:
+        raise StorageError(
+            ErrorKind.INVALID,
+            f"a new active layer must have the disk's size of {size} bytes, not {layer.layer.facts.size}; "
+            "create it with this disk as its parent",
+            path=path,
+        )
+    for index in with_data.span(0, size):
+        if any(with_data.build(index)[0]):
+            raise StorageError(
+                ErrorKind.INVALID, "a new active layer must be empty; create a new one", path=path
+            )

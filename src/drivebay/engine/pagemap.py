@@ -1,0 +1,207 @@
+"""The flattened map: pages of 512 entries, built on first touch from all layers at once.
+
+Opening costs the same whatever the size, and a look-up costs the same whatever the depth. Pages are a
+cache with a byte budget; those that hold changes not yet in a table stay.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from drivebay.blockmap import BlockState
+from drivebay.engine.decode import layer_entries
+from drivebay.engine.mapentry import (
+    DATA_FLOOR,
+    OFFSET_MASK,
+    SOURCE_LIMIT,
+    TAG_SHIFT,
+    UNIT_SHIFT,
+    pack,
+    source_of,
+    state_of,
+)
+from drivebay.engine.placed import PlacedLayer, finest_block
+from drivebay.engine.runs import Run, resolve_runs
+from drivebay.engine.source import FileSource, OpenedLayer
+from drivebay.errors import ErrorKind, StorageError
+
+PAGE_SHIFT = 9
+PAGE_ENTRIES = 1 << PAGE_SHIFT
+PAGE_BYTES = PAGE_ENTRIES * 8
+_GRANULE_MIN = 64 << 10
+_GRANULE_MAX = 1 << 20
+
+
+class Piece(NamedTuple):
+    """``length`` bytes of the disk in one state; ``offset`` is where they begin in source ``source``."""
+
+    start: int
+    length: int
+    state: BlockState
+    source: int
+    offset: int
+    tag: int
+
+
+class PageMap:
+    """Map pages over ``layers`` (top first). Not thread-safe but for `build`: callers hold the disk's lock.
+
+    ``pages[i]`` are the entries of granules ``i * 512 ...``; ``changes`` counts what makes a page that
+    was built before it stale.
+    """
+
+    def __init__(self, layers: Sequence[OpenedLayer], size: int, budget: int) -> None:
+        self.size = size
+        self.budget = budget
+        self.layers: list[PlacedLayer] = []
+        self.sources: list[FileSource] = []
+        for opened in layers:
+            self._place(opened, len(self.layers))
+        self.pages: dict[int, array[int]] = {}
+        self.splits: dict[int, list[Run]] = {}
+        self.pinned: set[int] = set()
+        self.changes = 0
+        self._choose_granule()
+
+    def _place(self, opened: OpenedLayer, position: int) -> None:
+        first = len(self.sources)
+        if first + len(opened.sources) > SOURCE_LIMIT:
+            raise StorageError(
+                ErrorKind.UNSUPPORTED,
+                f"the chain has more than {SOURCE_LIMIT} files; merge some of its images",
+                path=opened.sources[0].path,
+            )
+        self.layers.insert(position, PlacedLayer(opened, first))
+        self.sources += opened.sources
+
+    def _choose_granule(self) -> None:
+        finest = finest_block(self.layers) or _GRANULE_MAX
+        self.granule = min(max(finest, _GRANULE_MIN), _GRANULE_MAX)
+        self.shift = self.granule.bit_length() - 1
+        self._cut = set().union(*(layer.boundaries(self.granule, self.size) for layer in self.layers))
+
+    def push(self, opened: OpenedLayer) -> None:
+        """Make an empty layer the top: entries stay as they are, unless the granule gets finer."""
+        self._place(opened, 0)
+        before = self.granule
+        self._choose_granule()
+        self.changes += 1
+        if self.granule != before:
+            self.pages.clear()
+            self.splits.clear()
+
+    def depth_of(self, source: int) -> int:
+        """How far below the top the layer of a source lies."""
+        for depth, layer in enumerate(self.layers):
+            if 0 <= source - layer.first_source < len(layer.opened.sources):
+                return depth
+        raise IndexError(source)
+
+    def build(self, index: int) -> tuple[array[int], dict[int, list[Run]]]:
+        """Page ``index`` made anew from the tables, and its granules of several runs. Reads files."""
+        first = index << PAGE_SHIFT
+        count = min(PAGE_ENTRIES, -(-self.size // self.granule) - first)
+        result = np.zeros(count, np.uint64)
+        for layer in self.layers:
+            open_ones = result == 0
+            if not open_ones.any():
+                break
+            result[open_ones] = layer_entries(layer, self.granule, first, count)[open_ones]
+        page = array("Q", result.tobytes())
+        splits = {}
+        for cut in self._cut:
+            if first <= cut < first + count:
+                splits[cut] = resolve_runs(self.layers, self.granule, cut, self.size)
+                page[cut - first] = pack(BlockState.SPLIT, 0)
+        return page, splits
+
+    def install(self, index: int, page: array[int], splits: dict[int, list[Run]], needed: range) -> None:
+        """Keep a built page, and drop old ones beyond the budget, but none of those ``needed`` now."""
+        self.pages[index] = page
+        self.splits.update(splits)
+        while len(self.pages) * PAGE_BYTES > self.budget and self._evict_one(needed):
+            pass
+
+    def _evict_one(self, needed: range) -> bool:
+        for index in self.pages:
+            if index not in needed and index not in self.pinned:
+                del self.pages[index]
+                self.changes += 1
+                return True
+        return False
+
+    @property
+    def page_span(self) -> int:
+        """The bytes of the disk that one page covers."""
+        return self.granule << PAGE_SHIFT
+
+    def span(self, offset: int, length: int) -> range:
+        """The numbers of the pages that a range needs."""
+        bits = self.shift + PAGE_SHIFT
+        return range(offset >> bits, ((offset + length - 1) >> bits) + 1)
+
+    def entry(self, granule: int) -> int:
+        """The entry of a granule whose page is there."""
+        return self.pages[granule >> PAGE_SHIFT][granule & (PAGE_ENTRIES - 1)]
+
+    def set_block(self, offset: int, length: int, entry: int) -> None:
+        """Enter a block of the top layer; its pages are there, and stay until `unpin`."""
+        self.pin(offset, length)
+        first = offset >> self.shift
+        step = self.granule >> UNIT_SHIFT if entry >= DATA_FLOOR else 0
+        for granule in range(first, first + -(-length // self.granule)):
+            self.pages[granule >> PAGE_SHIFT][granule & (PAGE_ENTRIES - 1)] = entry
+            entry += step
+
+    def pin(self, offset: int, length: int) -> None:
+        """Keep the pages of a range."""
+        self.pinned.update(self.span(offset, length))
+
+    def unpin(self) -> None:
+        """All entered blocks are in their tables: their pages may go again."""
+        self.pinned.clear()
+
+    def pieces(self, offset: int, length: int) -> Iterator[Piece]:
+        """What covers a range whose pages are there, in order; neighbours in a file are joined."""
+        held: Piece | None = None
+        for piece in self._granule_pieces(offset, offset + length):
+            if held is not None and _continues(held, piece):
+                held = held._replace(length=held.length + piece.length)
+                continue
+            if held is not None:
+                yield held
+            held = piece
+        if held is not None:
+            yield held
+
+    def _granule_pieces(self, position: int, end: int) -> Iterator[Piece]:
+        while position < end:
+            granule = position >> self.shift
+            begin = granule << self.shift
+            stop = min(end, begin + self.granule)
+            entry = self.entry(granule)
+            if state_of(entry) == BlockState.SPLIT:
+                for run in self.splits[granule]:
+                    low = max(position, begin + run.start)
+                    high = min(stop, begin + run.start + run.length)
+                    if low < high:
+                        yield _piece(low, high, run.entry, begin + run.start)
+            else:
+                yield _piece(position, stop, entry, begin)
+            position = stop
+
+
+def _piece(low: int, high: int, entry: int, begin: int) -> Piece:
+    state = state_of(entry)
+    offset = ((entry & OFFSET_MASK) << UNIT_SHIFT) + low - begin if state == BlockState.DATA else 0
+    return Piece(low, high - low, state, source_of(entry), offset, entry >> TAG_SHIFT)
+
+
+def _continues(held: Piece, piece: Piece) -> bool:
+    if held.tag != piece.tag:
+        return False
+    return held.state != BlockState.DATA or held.offset + held.length == piece.offset
