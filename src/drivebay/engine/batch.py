@@ -33,7 +33,7 @@ def read_batch(page_map: PageMap, requests: Sequence[tuple[int, memoryview]]) ->
     shift, granule, size = page_map.shift, page_map.granule, page_map.size
     mask = granule - 1
     page_of = page_map.pages.get
-    readers = [source.try_read for source in page_map.sources]
+    readers = page_map.readers
     outcomes: list[Outcome] = []
     add = outcomes.append
     for offset, view in requests:
@@ -76,7 +76,7 @@ def _read_across(page_map: PageMap, offset: int, view: memoryview) -> Outcome:
         if piece.state != BlockState.DATA:
             return LATER
         try:
-            if page_map.sources[piece.source].try_read((part,), piece.offset) != piece.length:
+            if page_map.readers[piece.source]((part,), piece.offset) != piece.length:
                 return LATER
         except OSError:
             return LATER
@@ -90,7 +90,7 @@ def write_batch(
     shift, granule, size = page_map.shift, page_map.granule, page_map.size
     mask = granule - 1
     page_of = page_map.pages.get
-    writers = [source.try_write for source in page_map.sources]
+    writers = page_map.writers
     outcomes: list[Outcome] = []
     add = outcomes.append
     for offset, view in requests:
@@ -129,7 +129,7 @@ def _write_across(page_map: PageMap, tags: frozenset[int], offset: int, view: me
         at = piece.start - offset
         part = view[at : at + piece.length]
         try:
-            if page_map.sources[piece.source].try_write(part, piece.offset) != piece.length:
+            if page_map.writers[piece.source](part, piece.offset) != piece.length:
                 return LATER
         except OSError:
             return LATER

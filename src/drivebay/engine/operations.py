@@ -13,8 +13,9 @@ class Operations:
     def __init__(self, changed: threading.Condition) -> None:
         self._changed = changed
         self._next = 1
-        self._active: dict[int, bool] = {}
+        self._active: dict[int, None] = {}
         self._writers = 0
+        self._mine = threading.local()
         self.held = False
 
     @property
@@ -33,18 +34,32 @@ class Operations:
         with self._changed:
             while writes and self.held:
                 self._changed.wait()
-            number = self._next
-            self._next += 1
-            self._active[number] = writes
             self._writers += writes
+            self._begin()
         try:
             yield
         finally:
             with self._changed:
-                del self._active[number]
+                del self._active[self._mine.number]
                 self._writers -= writes
-                if self.held:
-                    self._changed.notify_all()
+                self._changed.notify_all()
+
+    def _begin(self) -> None:
+        self._mine.number = self._next
+        self._active[self._next] = None
+        self._next += 1
+
+    def renew(self) -> None:
+        """The calling thread's operation has no I/O under way: count it as begun just now."""
+        with self._changed:
+            del self._active[self._mine.number]
+            self._begin()
+            self._changed.notify_all()
+
+    def wait_for_change(self, seconds: float) -> None:
+        """Wait until some operation ends or is renewed, ``seconds`` at most."""
+        with self._changed:
+            self._changed.wait(seconds)
 
     def hold_writers(self) -> None:
         """No write begins from now on, and none is under way when this returns."""

@@ -26,7 +26,7 @@ from drivebay.engine.mapentry import (
 )
 from drivebay.engine.placed import PlacedLayer, finest_block
 from drivebay.engine.runs import Run, resolve_runs
-from drivebay.engine.source import FileSource, OpenedLayer
+from drivebay.engine.source import FileSource, OpenedLayer, TryRead, TryWrite
 from drivebay.errors import ErrorKind, StorageError
 
 PAGE_SHIFT = 9
@@ -51,7 +51,7 @@ class PageMap:
     """Map pages over ``layers`` (top first). Not thread-safe but for `build`: callers hold the disk's lock.
 
     ``pages[i]`` are the entries of granules ``i * 512 ...``; ``changes`` counts what makes a page that
-    was built before it stale.
+    was built before it stale. ``sources``, ``readers`` and ``writers`` go by source number.
     """
 
     def __init__(self, layers: Sequence[OpenedLayer], size: int, budget: int) -> None:
@@ -59,6 +59,8 @@ class PageMap:
         self.budget = budget
         self.layers: list[PlacedLayer] = []
         self.sources: list[FileSource] = []
+        self.readers: list[TryRead] = []
+        self.writers: list[TryWrite] = []
         for opened in layers:
             self._place(opened, len(self.layers))
         self.pages: dict[int, array[int]] = {}
@@ -77,6 +79,8 @@ class PageMap:
             )
         self.layers.insert(position, PlacedLayer(opened, first))
         self.sources += opened.sources
+        self.readers += [source.try_read for source in opened.sources]
+        self.writers += [source.try_write for source in opened.sources]
 
     def _choose_granule(self) -> None:
         finest = finest_block(self.layers) or _GRANULE_MAX

@@ -6,6 +6,7 @@ old mapping until the new block's data is written.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,6 +22,8 @@ from drivebay.errors import ErrorKind, StorageError, from_os_error
 
 _COPY_CHUNK = 1 << 20
 _LINEAR_CHUNK = 1 << 30
+_RECLAIM_POLL = 0.02  # seconds
+_RECLAIM_SECONDS = 30.0
 
 
 class Writer:
@@ -180,20 +183,32 @@ class Writer:
     def _take_unit(self, space: UnitSpace) -> int:
         try:
             unit = space.take(self._operations.oldest)
+            if unit is None:
+                unit = self._reclaim_unit(space)
         except OSError as error:
             path = self._map.layers[0].source(0).path
             raise from_os_error(error, "make room for a new block", path=path) from error
-        if unit is None:  # all units are taken; those freed lately come back with a commit
-            self._committer.flush()
-            unit = space.take(self._operations.newest + 1)
-        if unit is None:
-            raise StorageError(
-                ErrorKind.CORRUPT,
-                "every block that the image can count is in use, so its table must be damaged; "
-                "run 'drivebay check' on it",
-                path=self._map.layers[0].source(0).path,
-            )
         return unit
+
+    def _reclaim_unit(self, space: UnitSpace) -> int:
+        """All units are taken: those freed lately come back with a commit, once nobody uses them.
+
+        A table without damage has a unit for every block, so one comes free when others have finished.
+        """
+        deadline = time.monotonic() + _RECLAIM_SECONDS
+        while time.monotonic() < deadline:
+            self._committer.flush()
+            self._operations.renew()
+            unit = space.take(self._operations.oldest)
+            if unit is not None:
+                return unit
+            self._operations.wait_for_change(_RECLAIM_POLL)
+        raise StorageError(
+            ErrorKind.CORRUPT,
+            "every block that the image can count is in use, so its table must be damaged; "
+            "run 'drivebay check' on it",
+            path=self._map.layers[0].source(0).path,
+        )
 
     def _copy_up(self, source: FileSource, shift: int, start: int, end: int) -> None:
         """Copy what the chain shows in a range to ``shift`` further on in the new block's file."""
