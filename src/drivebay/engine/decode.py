@@ -47,7 +47,8 @@ def layer_entries(layer: PlacedLayer, granule: int, first: int, count: int) -> E
     result = np.zeros(count, np.uint64)
     for segment in layer.segments:
         low = max(-(-segment.start // granule), first)
-        high = min(-(-(segment.start + segment.length) // granule), first + count)
+        end = min(segment.start + segment.length, layer.reach)
+        high = min(-(-end // granule), first + count)
         if low < high:
             result[low - first : high - first] = _segment_entries(layer, segment, granule, low, high)
     return result
@@ -55,7 +56,7 @@ def layer_entries(layer: PlacedLayer, granule: int, first: int, count: int) -> E
 
 def entry_at(layer: PlacedLayer, segment: Segment, position: int) -> tuple[int, int]:
     """The map entry for virtual byte ``position`` (a multiple of 512), and how far it holds."""
-    end = segment.start + segment.length
+    end = min(segment.start + segment.length, layer.reach)
     match segment:
         case Table():
             block = (position - segment.start) // segment.block

@@ -77,7 +77,9 @@ class PageMap:
                 f"the chain has more than {SOURCE_LIMIT} files; merge some of its images",
                 path=opened.sources[0].path,
             )
-        self.layers.insert(position, PlacedLayer(opened, first))
+        above = [layer.reach for layer in self.layers[:position]]
+        reach = min([opened.layer.facts.size, *above])
+        self.layers.insert(position, PlacedLayer(opened, first, reach))
         self.sources += opened.sources
         self.readers += [source.try_read for source in opened.sources]
         self.writers += [source.try_write for source in opened.sources]

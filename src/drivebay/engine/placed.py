@@ -12,10 +12,15 @@ from drivebay.model import ImageFacts
 
 @dataclass(frozen=True, slots=True)
 class PlacedLayer:
-    """``first_source`` is the disk-wide number of the layer's source 0."""
+    """``first_source`` is the disk-wide number of the layer's source 0.
+
+    ``reach`` is how many bytes of the layer its children can see: where one of them ends, the disk
+    that it was a child of has ended, so what lies further on below reads as zeros.
+    """
 
     opened: OpenedLayer
     first_source: int
+    reach: int
 
     @property
     def facts(self) -> ImageFacts:
@@ -42,12 +47,14 @@ class PlacedLayer:
 
     def boundaries(self, granule: int, size: int) -> set[int]:
         """Granules of a disk of ``size`` bytes that this layer's segments cut in two."""
-        cuts = {segment.start for segment in self.segments} | {self.facts.size}
+        cuts = {segment.start for segment in self.segments} | {self.reach}
         cuts |= {segment.start + segment.length for segment in self.segments}
         return {cut // granule for cut in cuts if cut % granule and cut < size}
 
     def segment_at(self, position: int) -> Segment | None:
-        """The segment that covers ``position``; ``None`` beyond the layer's end."""
+        """The segment that covers ``position``; ``None`` beyond the layer's reach."""
+        if position >= self.reach:
+            return None
         for segment in self.segments:
             if segment.start <= position < segment.start + segment.length:
                 return segment

@@ -52,7 +52,7 @@ class UnitSpace:
 
     def recount(self) -> None:
         """Read the table: what is used, what is free. Raises CORRUPT for a table unsafe to write."""
-        units = max(self._source.size - self._plan.first, 0) // self._plan.unit
+        units = min(max(self._source.size - self._plan.first, 0) // self._plan.unit, self._plan.limit)
         used = np.zeros(units, np.bool_)
         blocks = 0
         for first in range(0, self.table.count, _CHUNK):
@@ -63,16 +63,17 @@ class UnitSpace:
             raise self._refusal("two entries of its block table point to one block")
         highest = int(used.nonzero()[0][-1]) + 1 if blocks else 0
         self._next = highest
-        self._dirty_below = min(units, self._plan.limit)
+        self._dirty_below = units
         self._free.extend((~used[:highest]).nonzero()[0].tolist())
 
     def _used_units(self, first: int, count: int) -> Entries:
         raw = read_raw_entries(self.table, self._source, first, count)
         raw = raw[states_of(self.table.entry, raw) == int(BlockState.DATA)]
-        bad = outside(self.table, self._source, raw)
-        if bad.any():
+        if outside(self.table, self._source, raw).any():
             raise self._refusal("an entry of its block table points outside the file")
         numbers: Entries = raw & np.uint64(self.table.entry.mask)
+        if (numbers >= self._plan.limit).any():
+            raise self._refusal("an entry of its block table points beyond the blocks that the image has")
         return numbers
 
     def _refusal(self, reason: str) -> StorageError:
