@@ -1,0 +1,62 @@
+"""The image formats, and which of them a file is in. A new format is one module and one line here."""
+
+from __future__ import annotations
+
+import os
+
+from drivebay.blockmap import Format, Match
+from drivebay.errors import ErrorKind, StorageError
+from drivebay.formats import raw, vdi
+
+FORMATS: tuple[Format, ...] = (vdi.FORMAT, raw.FORMAT)  # raw last: it matches everything
+
+
+def format_named(name: str) -> Format:
+    """The format called ``name``; raises StorageError (INVALID) that lists the known ones."""
+    for candidate in FORMATS:
+        if candidate.name == name.lower():
+            return candidate
+    known = ", ".join(candidate.name for candidate in FORMATS)
+    raise StorageError(ErrorKind.INVALID, f"there is no format {name!r}; name one of: {known}")
+
+
+def probe(head: bytes, path: str) -> Format:
+    """The format of the image that begins with ``head`` (its first 4096 bytes, or all of a shorter file).
+
+    The content decides. A name that contradicts it raises StorageError: a guest that is given a raw
+    disk could write another format's header into it, and so make the host open any file as its parent.
+    """
+    named = _format_of_extension(path)
+    found = next((candidate for candidate in FORMATS if candidate.probe(head) is Match.YES), None)
+    if found is None and named not in (None, raw.FORMAT):
+        raise _without_header(named, path)
+    if found is not None and named is raw.FORMAT:
+        raise _header_in_raw(found, path)
+    return found or raw.FORMAT
+
+
+def _format_of_extension(path: str) -> Format | None:
+    extension = os.path.splitext(path)[1].removeprefix(".").lower()
+    return next((candidate for candidate in FORMATS if extension in candidate.extensions), None)
+
+
+def _without_header(named: Format, path: str) -> StorageError:
+    return StorageError(
+        ErrorKind.CORRUPT,
+        f"the name says {named.name}, but the file has no {named.name} header; "
+        "restore it from a copy, or say --format raw if it is a raw disk",
+        path=path,
+        offset=0,
+        operation="probe",
+    )
+
+
+def _header_in_raw(found: Format, path: str) -> StorageError:
+    return StorageError(
+        ErrorKind.INVALID,
+        f"the name says raw, but the content begins with a {found.name} header, which a guest may have "
+        f"written; say --format {found.name} or --format raw",
+        path=path,
+        offset=0,
+        operation="probe",
+    )
