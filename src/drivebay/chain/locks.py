@@ -1,0 +1,65 @@
+"""Locks on image files, which keep out a second writer: ours and QEMU's.
+
+All are open-file-description locks (fcntl(2), F_OFD_SETLK): they end with the descriptor. Byte 0 is
+ours: held exclusively for writing, shared for reading. The bytes from 100 on are QEMU's
+(block/file-posix.c names them): a shared lock on 100 + n says "I do n", one on 200 + n says "nobody
+else may do n"; n is 0 for reading, 1 for writing, 2 for writing what is there already, 3 for resizing.
+Whoever has taken theirs then looks whether somebody holds the opposite.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+
+from drivebay.chain.holders import describe_holder
+from drivebay.errors import ErrorKind, StorageError, from_os_error
+
+_FLOCK = struct.Struct("hhqqi4x")  # l_type, l_whence, l_start, l_len, l_pid
+_OURS = 0
+_DOES = 100
+_FORBIDS = 200
+_READ, _WRITE, _REWRITE, _RESIZE = range(4)
+
+
+def lock_file(fd: int, path: str, *, exclusive: bool) -> None:
+    """Lock an opened file for writing (``exclusive``) or reading, until ``fd`` is closed.
+
+    Raises StorageError (IN_USE) that names the holder.
+    """
+    does = (_READ, _WRITE, _REWRITE, _RESIZE) if exclusive else (_READ,)
+    forbids = (_WRITE, _RESIZE)
+    try:
+        _take(fd, path, _OURS, fcntl.F_WRLCK if exclusive else fcntl.F_RDLCK)
+        for byte in [_DOES + n for n in does] + [_FORBIDS + n for n in forbids]:
+            _take(fd, path, byte, fcntl.F_RDLCK)
+        for byte in [_FORBIDS + n for n in does] + [_DOES + n for n in forbids]:
+            _look(fd, path, byte)
+    except OSError as error:
+        raise from_os_error(error, "lock", path=path) from error
+
+
+def _take(fd: int, path: str, byte: int, kind: int) -> None:
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0))
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            raise
+        raise _in_use(fd, path, byte) from error
+
+
+def _look(fd: int, path: str, byte: int) -> None:
+    asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
+    if _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK:
+        raise _in_use(fd, path, byte)
+
+
+def _in_use(fd: int, path: str, byte: int) -> StorageError:
+    return StorageError(
+        ErrorKind.IN_USE,
+        f"the image is in use: {describe_holder(fd, byte)}; end it, or wait for it, then try again",
+        path=path,
+        operation="lock",
+    )

@@ -1,0 +1,120 @@
+"""The chains that the conformance suite runs over: made, filled, and known byte by byte."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from drivebay.engine import Disk
+from drivebay.model import CacheMode
+from support.disks import KIB, MIB, ImageSpec, make_image, open_disk
+from support.shadow import RandomSteps, ShadowDisk
+
+_ODD = 7 * 512  # a disk that ends within a block
+_FILL_STEPS = 14
+
+SHAPES = (
+    "dynamic",
+    "fixed",
+    "differencing",
+    "three-deep",
+    "on-raw",
+    "on-odd-raw",
+    "mixed-blocks",
+    "short-parent",
+    "short-middle",
+    "long-parent",
+    "odd-size",
+    "raw",
+)
+
+
+def specs_of(shape: str, block: int) -> tuple[ImageSpec, ...]:
+    """The images of a shape, base first; ``block`` is the top's block size."""
+    size = (5 if block <= 2 * MIB else 2) * block
+    vdi = ImageSpec(size, block)
+    raw = ImageSpec(size, format="raw")
+    short = size - block - 5 * 512
+    return {
+        "dynamic": (vdi,),
+        "fixed": (ImageSpec(size, block, "fixed"),),
+        "differencing": (vdi, vdi),
+        "three-deep": (vdi, vdi, vdi),
+        "on-raw": (raw, vdi),
+        "on-odd-raw": (ImageSpec(size - 100, format="raw"), vdi),
+        "mixed-blocks": (ImageSpec(size, 2 * MIB), ImageSpec(size, 512 * KIB), ImageSpec(size, MIB), vdi),
+        "short-parent": (ImageSpec(short, block), vdi),
+        "short-middle": (vdi, ImageSpec(short, 512 * KIB), vdi),
+        "long-parent": (ImageSpec(size + block + _ODD, block), ImageSpec(size - _ODD, block)),
+        "odd-size": (ImageSpec(size - _ODD, block), ImageSpec(size - _ODD, block)),
+        "raw": (raw,),
+    }[shape]
+
+
+def build_chain(
+    folder: Path, specs: Sequence[ImageSpec], seed: int, *, fill_top: bool = False
+) -> tuple[list[Path], bytearray]:
+    """Make a chain, fill its lower images (the top too, if wanted) through the engine, and say what it
+    contains: paths top first, content.
+    """
+    paths: list[Path] = []
+    content = bytearray(specs[0].size)
+    for number, spec in enumerate(specs):
+        path = folder / f"image{number}.{spec.format}"
+        make_image(path, spec, paths[0] if paths else None)
+        paths.insert(0, path)
+        size = spec.size + -spec.size % 512
+        content = content[:size].ljust(size, b"\0")
+        if fill_top or number < len(specs) - 1:
+            _fill(paths, content, seed + number, spec.block or 64 * KIB)
+            if spec.format == "raw":  # writing its last sector has completed it
+                os.truncate(path, spec.size)
+            content[spec.size :] = bytes(size - spec.size)
+    return paths, content
+
+
+def _fill(paths: Sequence[Path], content: bytearray, seed: int, block: int) -> None:
+    steps = RandomSteps(seed, min(block, 2 * MIB))
+    with open_disk(paths) as disk:
+        shadow = ShadowDisk(disk, content)
+        for _ in range(_FILL_STEPS):
+            steps.step(shadow)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One chain of the matrix, and how it is opened."""
+
+    shape: str
+    block: int
+    cache: CacheMode
+
+    def __str__(self) -> str:
+        return f"{self.shape}-{self.block // KIB}k-{self.cache.value}"
+
+
+@dataclass
+class Stage:
+    """A chain on disk and what it contains; `open` gives it back as a shadowed disk."""
+
+    case: Case
+    paths: list[Path]
+    content: bytearray
+
+    def open(self, *, writable: bool = True, map_budget: int = 64 * MIB) -> Disk:
+        return open_disk(self.paths, writable=writable, cache=self.case.cache, map_budget=map_budget)
+
+    def steps(self, seed: int) -> RandomSteps:
+        return RandomSteps(seed, self.case.block)
+
+
+MATRIX = [
+    Case(shape, block, cache)
+    for shape in SHAPES
+    for block in (512 * KIB, MIB, 2 * MIB)
+    for cache in CacheMode
+    if shape != "raw" or block == MIB
+]
+HUGE = [Case(shape, 64 * MIB, CacheMode.WRITEBACK) for shape in ("dynamic", "differencing", "short-parent")]
