@@ -1,0 +1,64 @@
+"""Closes the commit epochs of written disks in time, without a client's flush (design, section 5)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from functools import partial
+from time import monotonic
+
+from drivebay.engine.disk import Disk
+from drivebay.errors import StorageError
+from drivebay.exports.nbd.workers import Workers
+
+_log = logging.getLogger(__name__)
+
+_WATCH = 2.0  # seconds: an epoch is due one second after it began
+_RETRY = 5.0  # seconds to wait after a flush that failed
+
+
+class EpochKeeper:
+    """Flushes disks whose epoch is due, one flush at a time for each. Runs in the loop's thread."""
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+        self._until: dict[Disk, float] = {}  # how long to look at a disk
+        self._flushing: set[Disk] = set()
+        self._not_before: dict[Disk, float] = {}
+
+    @property
+    def active(self) -> bool:
+        """Whether `check` has anything to look at."""
+        return bool(self._until)
+
+    def written(self, disks: Iterable[Disk]) -> None:
+        """These disks were written just now."""
+        until = monotonic() + _WATCH
+        for disk in disks:
+            self._until[disk] = until
+
+    def check(self) -> None:
+        """Begin the flushes that are due, in the workers."""
+        now = monotonic()
+        for disk, until in list(self._until.items()):
+            if disk in self._flushing or now < self._not_before.get(disk, 0):
+                continue
+            if disk.commit_due():
+                self._flushing.add(disk)
+                self._workers.submit(partial(_flush, disk), partial(self._flushed, disk))
+            elif now > until:
+                del self._until[disk]
+
+    def _flushed(self, disk: Disk, error: StorageError | None) -> None:
+        self._flushing.discard(disk)
+        if error is not None:
+            _log.error("a background flush failed: %s", error)
+            self._not_before[disk] = monotonic() + _RETRY
+
+
+def _flush(disk: Disk) -> StorageError | None:
+    try:
+        disk.flush()
+    except StorageError as error:
+        return error
+    return None

@@ -1,0 +1,226 @@
+"""The server: one thread that runs one loop over epoll, and a few threads for what may wait."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import select
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from threading import Thread
+from time import monotonic
+
+from drivebay.errors import StorageError
+from drivebay.exports.export import Export
+from drivebay.exports.nbd.connection import Connection
+from drivebay.exports.nbd.epochs import EpochKeeper
+from drivebay.exports.nbd.listeners import Listener, listen_tcp, listen_unix
+from drivebay.exports.nbd.shared import ServerStats, Shared
+from drivebay.exports.nbd.workers import Workers
+
+_log = logging.getLogger(__name__)
+
+_POLL = 80e-6  # seconds: how long to look for the next request before sleeping
+_TICK = 0.2  # seconds between looks at deadlines and epochs, while there are any
+
+
+class NbdServer:
+    """Offers disks over NBD. The caller opens and closes the disks; the server flushes them when it ends.
+
+    `listen_unix` and `listen_tcp` may be called several times before `run`. A client that asks for the
+    empty name gets the first export.
+    """
+
+    def __init__(
+        self,
+        exports: Mapping[str, Export],
+        *,
+        max_connections: int = 64,
+        handshake_timeout: float = 15.0,
+        drain_timeout: float = 10.0,
+        workers: int = 4,
+    ) -> None:
+        self._workers = Workers(workers)
+        self._shared = Shared(dict(exports), self._workers, select.epoll(), {})
+        self._epochs = EpochKeeper(self._workers)
+        self._listeners: list[Listener] = []
+        self._max_connections = max_connections
+        self._handshake_timeout = handshake_timeout
+        self._drain_timeout = drain_timeout
+        self._paused: list[Listener] = []  # cannot accept for now
+        self._stop = False
+        self._eager = False  # the last sleep was so short that it is worth looking without sleeping
+        self._next_tick = 0.0
+        self._watch(self._workers.fd, lambda _: self._workers.collect())
+
+    @property
+    def stats(self) -> ServerStats:
+        """Counters for display."""
+        return self._shared.stats
+
+    def listen_unix(self, path: str) -> None:
+        """Listen on a Unix socket; a `StorageError` IN_USE if another server listens there."""
+        self._add(listen_unix(path))
+
+    def listen_tcp(self, host: str = "127.0.0.1", port: int = 10809) -> tuple[str, int]:
+        """Listen on a TCP address and return it; port 0 takes a free port."""
+        self._add(listener := listen_tcp(host, port))
+        name = listener.sock.getsockname()
+        return name[0], name[1]
+
+    def run(self) -> None:
+        """Serve until `stop`; then answer what is under way, flush every disk and close the sockets.
+
+        Raises the `StorageError` of a disk whose last flush failed.
+        """
+        gc.freeze()  # what exists now stays: do not look at it again
+        self._workers.start()
+        try:
+            while not self._stop:
+                self._turn(self._wait())
+            self._drain()
+        finally:
+            self._close()
+        self._flush_all()
+
+    def stop(self) -> None:
+        """End `run` soon. Safe in any thread and in a signal handler; may be called again."""
+        self._stop = True
+        self._workers.wake()
+
+    @contextlib.contextmanager
+    def in_thread(self) -> Iterator[NbdServer]:
+        """Run in a thread while the context lasts; leaving it stops the server and waits for its end."""
+        failures: list[BaseException] = []
+
+        def serve() -> None:
+            try:
+                self.run()
+            except BaseException as error:
+                failures.append(error)
+
+        thread = Thread(target=serve, name="nbd-server")
+        thread.start()
+        try:
+            yield self
+        finally:
+            self.stop()
+            thread.join()
+        if failures:
+            raise failures[0]
+
+    def _add(self, listener: Listener) -> None:
+        self._listeners.append(listener)
+        self._watch(listener.fd, partial(self._accept, listener))
+
+    def _watch(self, fd: int, handler: Callable[[int], None]) -> None:
+        self._shared.handlers[fd] = handler
+        self._shared.epoll.register(fd, select.EPOLLIN)
+
+    def _unwatch(self, fd: int) -> None:
+        self._shared.epoll.unregister(fd)
+        del self._shared.handlers[fd]
+
+    def _wait(self) -> list[tuple[int, int]]:
+        """Events, as soon as there are any. Sleeps only when nothing came for a while."""
+        poll = self._shared.epoll.poll
+        started = monotonic()
+        if self._eager:
+            while monotonic() - started < _POLL:
+                if events := poll(0):
+                    return events
+        events = poll(_TICK if self._has_timers() else None)
+        self._eager = monotonic() - started < 2 * _POLL
+        return events
+
+    def _turn(self, events: list[tuple[int, int]]) -> None:
+        """One turn of the loop: handle events, then what has waited for their end."""
+        shared = self._shared
+        for fd, mask in events:
+            if handler := shared.handlers.get(fd):
+                handler(mask)
+        while shared.answered:
+            shared.answered.pop().resume()
+        while shared.closed:
+            shared.closed.pop().close()
+        if shared.written:
+            self._epochs.written(shared.written)
+            shared.written.clear()
+        if self._has_timers() and monotonic() >= self._next_tick:
+            self._next_tick = monotonic() + _TICK
+            self._tick()
+
+    def _has_timers(self) -> bool:
+        return bool(self._shared.handshaking or self._paused) or self._epochs.active
+
+    def _tick(self) -> None:
+        now = monotonic()
+        for connection in list(self._shared.handshaking):
+            if now > connection.deadline:
+                connection.drop("the handshake took too long")
+        while self._paused:
+            listener = self._paused.pop()
+            self._watch(listener.fd, partial(self._accept, listener))
+        self._epochs.check()
+
+    def _accept(self, listener: Listener, _: int) -> None:
+        """Take the clients that wait; one too many is closed at once."""
+        while True:
+            try:
+                sock, _ = listener.sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                _log.warning("cannot accept a client: %s", error)
+                self._unwatch(listener.fd)
+                self._paused.append(listener)
+                return
+            if len(self._shared.connections) >= self._max_connections:
+                _log.warning("refused a client: %d connections are open", self._max_connections)
+                sock.close()
+            else:
+                self._begin(sock)
+
+    def _begin(self, sock: socket.socket) -> None:
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        Connection(sock, self._shared, monotonic() + self._handshake_timeout).greet()
+        self._shared.stats.accepted += 1
+
+    def _drain(self) -> None:
+        """Answer what is under way, for as long as the clients take their replies."""
+        self._close_listeners()
+        deadline = monotonic() + self._drain_timeout
+        for connection in list(self._shared.connections):
+            connection.finish()
+        while self._shared.connections and monotonic() < deadline:
+            self._turn(self._shared.epoll.poll(_TICK))
+
+    def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            if listener not in self._paused:
+                self._unwatch(listener.fd)
+            listener.close()
+        self._listeners.clear()
+        self._paused.clear()
+
+    def _close(self) -> None:
+        self._close_listeners()
+        for connection in list(self._shared.connections):
+            connection.drop("the server stops")
+        self._turn([])
+        self._workers.close()
+        self._shared.epoll.close()
+
+    def _flush_all(self) -> None:
+        failures = []
+        for disk in {export.disk for export in self._shared.exports.values() if export.writable}:
+            try:
+                disk.flush()
+            except StorageError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]

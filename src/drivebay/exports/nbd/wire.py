@@ -1,0 +1,56 @@
+"""The socket of a connection with its two byte streams."""
+
+from __future__ import annotations
+
+import socket
+from typing import Final
+
+from drivebay.engine.source import Buffer
+from drivebay.exports.nbd.buffers import Inbox, Outbox
+
+_SEND_BUFFER: Final = 4 << 20  # asked of the system, which may give less
+
+
+class Wire:
+    """Never waits: what the socket does not take stays in ``outbox``."""
+
+    __slots__ = ("inbox", "outbox", "sock")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.inbox = Inbox()
+        self.outbox = Outbox()
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+
+    def receive(self) -> int:
+        """Receive once into the inbox: the number of bytes, 0 at the end of the stream, -1 for not now."""
+        try:
+            count = self.sock.recv_into(self.inbox.room())
+        except BlockingIOError:
+            return -1
+        self.inbox.end += count
+        return count
+
+    def receive_into(self, view: memoryview) -> int:
+        """The same, into ``view``."""
+        try:
+            return self.sock.recv_into(view)
+        except BlockingIOError:
+            return -1
+
+    def send(self, data: Buffer) -> None:
+        """Send now; a copy is kept of what the socket does not take."""
+        sent = 0
+        if not self.outbox.size:
+            try:
+                sent = self.sock.send(data)
+            except BlockingIOError:
+                sent = 0
+            if sent == len(data):
+                return
+        self.outbox.push([bytes(memoryview(data)[sent:])])
+
+    def flush(self) -> None:
+        """Send what is left, as far as the socket takes it."""
+        self.outbox.flush(self.sock)
