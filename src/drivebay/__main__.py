@@ -1,0 +1,5 @@
+"""``python -m drivebay`` is the ``drivebay`` command."""
+
+from drivebay.cli import main
+
+main()

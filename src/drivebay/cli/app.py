@@ -1,0 +1,43 @@
+"""The commands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import drivebay as package
+from drivebay.cli import content, demo, images, serving
+
+app = typer.Typer(
+    name="drivebay",
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(images.info)
+app.command()(images.create)
+app.command()(images.check)
+app.command("map")(content.map_)
+app.command()(content.checksum)
+app.command()(content.compare)
+app.command()(serving.serve)
+app.command()(demo.demo)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"drivebay {package.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def drivebay(
+    context: typer.Context,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Virtual disks of virtual machines: VirtualBox's images and chains, made, checked and served."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())

@@ -1,0 +1,107 @@
+"""Images as files: what they say about themselves, and whether they are sound."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID, uuid4
+
+from drivebay import chain
+from drivebay.chain import close_layers, open_chain, open_layer
+from drivebay.chain.files import ImageFile
+from drivebay.engine.source import OpenedLayer
+from drivebay.errors import ErrorKind, StorageError
+from drivebay.formats import format_named
+from drivebay.model import Finding, ImageFacts
+from drivebay.service.content import ProgressCallback
+from drivebay.service.options import DEFAULT, OpenOptions, Path
+from drivebay.service.sizes import parse_size
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """An image's facts, and the bytes that its file is long (``file_size``) and takes (``disk_usage``)."""
+
+    path: str
+    facts: ImageFacts
+    file_size: int
+    disk_usage: int
+
+
+def image_info(path: Path, options: OpenOptions = DEFAULT) -> ImageInfo:
+    """What the image says, its parents aside. Takes no lock: an image in use can be looked at."""
+    opened = open_layer(os.fspath(path), options.format, lock=False)
+    try:
+        return _info(opened)
+    finally:
+        close_layers([opened])
+
+
+def chain_info(path: Path, options: OpenOptions = DEFAULT) -> Sequence[ImageInfo]:
+    """What the image and all its parents say, the image first. Takes no locks."""
+    with open_chain(
+        path,
+        format_name=options.format,
+        search=options.search,
+        allow_stale_parent=options.allow_stale_parent,
+        lock=False,
+    ) as opened:
+        return [_info(layer) for layer in opened.layers]
+
+
+def _info(opened: OpenedLayer) -> ImageInfo:
+    source = opened.sources[0]
+    usage = os.fstat(source.fd).st_blocks * 512
+    return ImageInfo(source.path, opened.layer.facts, source.size, usage)
+
+
+def check_image(path: Path, options: OpenOptions = DEFAULT) -> Sequence[Finding]:
+    """What is wrong with this image; its parents are not needed. Raises StorageError, as opening does."""
+    opened = open_layer(os.fspath(path), options.format)
+    try:
+        check = format_named(opened.layer.facts.format).check
+        source = opened.sources[0]
+        return list(check(ImageFile(source.fd, source.path), opened.layer)) if check else []
+    finally:
+        close_layers([opened])
+
+
+def create_image(
+    path: Path,
+    *,
+    size: int | str | None = None,
+    parent: Path | None = None,
+    format: str | None = None,
+    variant: str | None = None,
+    block_size: int | str | None = None,
+    uuid: UUID | str | None = None,
+    comment: str = "",
+    progress: ProgressCallback | None = None,
+) -> ImageInfo:
+    """Make a new image of ``size`` (bytes, or text like ``"10G"``), or a differencing one on ``parent``.
+
+    ``format`` follows from the name's extension (VDI where that tells nothing), ``variant`` is one of the
+    format's. Raises StorageError; an existing file is never overwritten, a failure leaves nothing behind.
+    """
+    chain.create_image(
+        path,
+        size=None if size is None else parse_size(size),
+        parent=parent,
+        format_name=format,
+        variant=variant,
+        block_size=None if block_size is None else parse_size(block_size),
+        uuid=None if uuid is None else _parse_uuid(uuid),
+        comment=comment,
+        progress=progress,
+    )
+    return image_info(path)
+
+
+def _parse_uuid(text: UUID | str) -> UUID:
+    try:
+        return UUID(str(text))
+    except ValueError:
+        raise StorageError(
+            ErrorKind.INVALID, f"{str(text)[:60]!r} is no UUID; write it like {uuid4()}", operation="create"
+        ) from None
