@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from drivebay.blockmap import Format
-from drivebay.formats.vdi.check import check
+from collections.abc import Iterator
+
+from drivebay.blockmap import Files, Format, Layer
 from drivebay.formats.vdi.create import create
 from drivebay.formats.vdi.header import probe
 from drivebay.formats.vdi.layer import open_layer
+from drivebay.model import Finding
+
+
+def _check(files: Files, layer: Layer) -> Iterator[Finding]:
+    from drivebay.formats.vdi.check import check  # brings numpy, which opening does without
+
+    return check(files, layer)
+
 
 FORMAT = Format(
     name="vdi",
@@ -14,6 +23,6 @@ FORMAT = Format(
     probe=probe,
     open=open_layer,
     create=create,
-    check=check,
+    check=_check,
     variants=("dynamic", "fixed", "differencing"),
 )

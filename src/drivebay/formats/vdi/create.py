@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
-
-import numpy as np
 
 from drivebay.blockmap import CreateRequest, FileChange, FileExtent, FileWrite
 from drivebay.errors import ErrorKind, StorageError
@@ -58,8 +57,8 @@ def _changes(header: Header) -> Iterator[FileChange]:
 
 def _entries(first: int, count: int, *, fixed: bool) -> bytes:
     if fixed:
-        return np.arange(first, first + count, dtype="<u4").tobytes()
-    return np.full(count, FREE, dtype="<u4").tobytes()
+        return struct.pack(f"<{count}I", *range(first, first + count))
+    return FREE.to_bytes(ENTRY_SIZE, "little") * count
 
 
 def _header(request: CreateRequest) -> Header:
