@@ -172,3 +172,12 @@ def test_where_there_are_no_hard_links_the_image_comes_all_the_same(
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.vdi"]
     with pytest.raises(StorageError, match="File exists"):
         create_image(tmp_path / "a.vdi", size=4 << 20)
+
+
+def test_a_parent_that_somebody_writes_is_refused(tmp_path: Path) -> None:
+    base, child = tmp_path / "base.vdi", tmp_path / "child.vdi"
+    create_image(base, size=4 << 20)
+    with open_chain(base, writable=True), pytest.raises(StorageError) as caught:
+        create_image(child, parent=base)
+    assert caught.value.kind is ErrorKind.IN_USE
+    assert os.listdir(tmp_path) == ["base.vdi"]

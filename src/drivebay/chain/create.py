@@ -18,11 +18,11 @@ from drivebay.blockmap import (
     FormatOptions,
     ParentLink,
 )
-from drivebay.chain.folder import read_candidate
+from drivebay.chain.resolve import close_layers, open_layer
 from drivebay.engine.source import FileSource
 from drivebay.errors import ErrorKind, StorageError, from_os_error
 from drivebay.formats import FORMATS, format_named
-from drivebay.model import physical_geometry
+from drivebay.model import ImageFacts, physical_geometry
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 
@@ -99,7 +99,7 @@ def _request(
         assert size is not None
         pchs = physical_geometry(size)
         return CreateRequest(size, options, uuid, uuid4(), comment=comment, pchs=pchs)
-    facts = read_candidate(os.path.realpath(parent)).facts
+    facts = _facts_of_parent(os.path.realpath(parent))
     relative = os.path.relpath(parent, os.path.dirname(path) or ".")
     return CreateRequest(
         facts.size,
@@ -111,6 +111,13 @@ def _request(
         pchs=facts.pchs,
         lchs=facts.lchs,
     )
+
+
+def _facts_of_parent(path: str) -> ImageFacts:
+    """What a parent says of itself; refused while somebody writes it: the child would be stale at once."""
+    opened = open_layer(path)
+    close_layers([opened])
+    return opened.layer.facts
 
 
 def write_image(path: str, changes: Iterable[FileChange], progress: Progress | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from uuid import UUID
@@ -90,12 +91,11 @@ class Folder:
         seen: set[tuple[int, int]] = set()
         for entry in self._entries():
             path = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
-            if not os.path.isfile(path) or not (path == entry.path or granted(path)):
+            identity = _regular_file(path)
+            if identity is None or identity in seen or not (path == entry.path or granted(path)):
                 continue
-            status = os.stat(path)
-            if (status.st_dev, status.st_ino) not in seen:
-                seen.add((status.st_dev, status.st_ino))
-                yield path
+            seen.add(identity)
+            yield path
 
     def _entries(self) -> Iterator[os.DirEntry[str]]:
         folders = [self.path]
@@ -110,6 +110,15 @@ class Folder:
                     yield entry
                 elif self.recursive:
                     folders.append(entry.path)
+
+
+def _regular_file(path: str) -> tuple[int, int] | None:
+    """What tells a regular file from all others, by whatever name; ``None`` for anything else."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino) if stat.S_ISREG(status.st_mode) else None
 
 
 def _list(folder: str) -> list[os.DirEntry[str]]:
