@@ -71,6 +71,12 @@ _REMEDY: dict[ErrorKind, str] = {
     ErrorKind.IN_USE: "wait for the other user to finish",
 }
 
+_REMEDY_OF_ERRNO: dict[int, str] = {
+    errno.EISDIR: "name an image file, not a folder",
+    errno.EEXIST: "choose another name or remove the file first",
+    errno.EMFILE: "allow more open files (ulimit -n), or merge some images of the chain",
+}
+
 
 class StorageError(Exception):
     """The error that drivebay raises for every expected failure.
@@ -125,11 +131,8 @@ def from_os_error(
     """Turn an ``OSError`` of ``operation`` into the matching `StorageError`."""
     kind = _KIND_OF_ERRNO.get(error.errno or 0, ErrorKind.IO)
     reason = error.strerror or str(error) or type(error).__name__
-    remedy = _REMEDY.get(kind, "look at the host's kernel log for the device")
-    if error.errno == errno.EISDIR:
-        remedy = "name an image file, not a folder"
-    elif error.errno == errno.EEXIST:
-        remedy = "choose another name or remove the file first"
+    default = _REMEDY.get(kind, "look at the host's kernel log for the device")
+    remedy = _REMEDY_OF_ERRNO.get(error.errno or 0, default)
     return StorageError(
         kind,
         f"cannot {operation}: {reason}; {remedy}",
