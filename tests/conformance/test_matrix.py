@@ -1,0 +1,46 @@
+"""A random guest over the whole matrix, held against a shadow and the slow interpreter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from drivebay.engine import Disk
+from drivebay.model import Severity
+from support.chains import HUGE, MATRIX, Stage
+from support.disks import findings, images_of
+from support.interpreter import read_layers, state_at
+from support.shadow import ShadowDisk, assert_same, check_extents, states
+
+_STEPS = 16
+_HUGE_STEPS = 5
+_MOST_TO_INTERPRET = 32 << 20
+
+
+@pytest.mark.parametrize("case", [*MATRIX, *HUGE], ids=str)
+def test_a_random_guest_reads_what_it_wrote(stage: Stage) -> None:
+    steps = stage.steps(seed=7)
+    parents = [path.read_bytes() for path in stage.paths[1:]]
+    for budget in (64 << 20, 4096):  # the second time with room for one page of the map
+        with stage.open(map_budget=budget) as disk:
+            shadow = ShadowDisk(disk, stage.content)
+            for _ in range(_STEPS if len(stage.content) < _MOST_TO_INTERPRET else _HUGE_STEPS):
+                steps.step(shadow)
+            shadow.verify()
+            check_extents(disk, shadow.content)
+            disk.flush()
+            _hold_against_interpreter(disk, stage.paths, shadow.content)
+    assert [path.read_bytes() for path in stage.paths[1:]] == parents
+    assert not [f for f in findings(stage.paths[0]) if f.severity is not Severity.NOTE]
+
+
+def _hold_against_interpreter(disk: Disk, paths: list[Path], content: bytearray) -> None:
+    if len(content) > _MOST_TO_INTERPRET:
+        return
+    images = images_of(paths)
+    assert_same(read_layers(images, 0, len(content)), content, 0)
+    for start, length, state, depth in states(disk):
+        for position in (start, start + length // 2, start + length - 1):
+            piece = state_at(images, position)
+            assert (piece.state, piece.depth) == (state, depth), f"at {position}"
