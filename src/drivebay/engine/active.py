@@ -41,8 +41,7 @@ class ActiveLayer:
 
     def arm(self) -> None:
         """Make sure that writes may begin. Raises what forbids them."""
-        if self.committer.poisoned is not None:
-            raise self.committer.poisoned
+        self.committer.raise_if_poisoned()
         if not self.committer.armed:
             self.committer.arm()
 

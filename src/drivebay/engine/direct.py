@@ -31,7 +31,7 @@ class DirectSource(FileSource):
         super().__init__(fd, path, writable=writable)
         self.try_read = _never_at_once
         self.try_write = _never_at_once
-        self._edges = threading.Lock()
+        self._edges = threading.RLock()
         try:
             fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_DIRECT)
             self._align = self._find_alignment()
@@ -66,11 +66,11 @@ class DirectSource(FileSource):
             want = min(len(view) - done, _BOUNCE - skip)
             bounce, got = self._read_aligned(start, skip + want)
             have = min(max(got - skip, 0), want)
-            view[done : done + have] = bounce[skip : skip + have]
-            done += have
-            if have < want:
+            if not have:
                 self._zero_fill_tail(view, done, offset)
                 return
+            view[done : done + have] = bounce[skip : skip + have]
+            done += have
 
     def _read_aligned(self, start: int, length: int) -> tuple[memoryview, int]:
         bounce = memoryview(mmap.mmap(-1, _BOUNCE))
@@ -100,8 +100,14 @@ class DirectSource(FileSource):
             os.preadv(self.fd, [bounce[last:whole]], start + last)
         bounce[skip:length] = data
         self._write_all(bounce[:whole], start)
-        if start + whole > self.size:
-            os.ftruncate(self.fd, self.size)
+        with self._growing:
+            if start + whole > self.size:
+                os.ftruncate(self.fd, self.size)
+
+    def zero_range(self, offset: int, length: int, *, punch: bool) -> None:
+        """As `FileSource.zero_range`."""
+        with self._edges:
+            super().zero_range(offset, length, punch=punch)
 
     def _write_all(self, view: memoryview, start: int) -> None:
         done = 0

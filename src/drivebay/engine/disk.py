@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -16,10 +17,11 @@ from drivebay.engine.extents import merged, page_extents
 from drivebay.engine.operations import Operations
 from drivebay.engine.pagemap import PAGE_BYTES, PageMap
 from drivebay.engine.reader import Reader
+from drivebay.engine.runs import Run
 from drivebay.engine.shared import Shared
 from drivebay.engine.source import Buffer, OpenedLayer
 from drivebay.engine.stats import DiskStats
-from drivebay.errors import ErrorKind, StorageError
+from drivebay.errors import ErrorKind, StorageError, from_os_error
 from drivebay.model import CacheMode, Extent
 
 DEFAULT_MAP_BUDGET = 64 << 20
@@ -55,7 +57,6 @@ class Disk:
         self._stats = DiskStats()
         self._active = self._activate() if writable else None
         self._writethrough = cache is CacheMode.WRITETHROUGH
-        self._closed = False
 
     def _activate(self) -> ActiveLayer:
         durable = self.cache is not CacheMode.UNSAFE
@@ -84,8 +85,7 @@ class Disk:
         return self._stats
 
     def _check(self, offset: int, length: int) -> None:
-        if self._closed:
-            raise StorageError(ErrorKind.STATE, "the disk is closed; open it again")
+        self._operations.require_open()
         if offset < 0 or length < 0 or offset + length > self.size:
             raise StorageError(
                 ErrorKind.RANGE,
@@ -146,13 +146,19 @@ class Disk:
     def zero_is_fast(self, offset: int, length: int) -> bool:
         """Whether zeroing a range needs neither a copy from a parent nor zeros written out."""
         self._check(offset, length)
-        return self._active is not None and self._active.writer.zero_is_fast(offset, length)
+        with self._operations.under_way(writes=False):
+            return self._active is not None and self._active.writer.zero_is_fast(offset, length)
 
     def _after_write(self, *, fua: bool) -> None:
         if fua or self._writethrough:
             self.flush()
         elif self.commit_due():
-            self._writing().committer.flush()
+            self._commit()
+
+    def _commit(self) -> None:
+        if self._active is not None:
+            with self._operations.under_way(writes=False):
+                self._active.committer.flush()
 
     def flush(self) -> None:
         """All writes that completed before are durable when this returns.
@@ -161,7 +167,7 @@ class Disk:
         """
         self._check(0, 0)
         if self._active is not None:
-            self._active.committer.flush()
+            self._commit()
             self._stats.flushes += 1
 
     def commit_due(self) -> bool:
@@ -170,14 +176,16 @@ class Disk:
 
     def verify_writable(self) -> None:
         """Make the checks that come before the first write now. Raises what would forbid it."""
-        self._writing()
+        with self._operations.under_way(writes=True):
+            self._writing()
 
     def prefetch(self, offset: int, length: int) -> None:
         """Have the host read a range into its cache."""
         self._check(offset, length)
-        for piece in self._reader.pieces(offset, length):
-            if piece.state == BlockState.DATA:
-                self._map.sources[piece.source].prefetch(piece.offset, piece.length)
+        with self._operations.under_way(writes=False):
+            for piece in self._reader.pieces(offset, length):
+                if piece.state == BlockState.DATA:
+                    self._map.sources[piece.source].prefetch(piece.offset, piece.length)
 
     def extents(self, offset: int = 0, length: int | None = None) -> Iterator[Extent]:
         """What the range is made of: extents in order that cover it exactly, neighbours merged."""
@@ -190,32 +198,43 @@ class Disk:
             return
         for index in self._map.span(low, high - low):
             begin = max(low, index * self._map.page_span)
-            self._reader.load(begin, 1)
+            page, splits = self._page(index, begin)
+            yield from page_extents(self._map, index, page, splits, low, high)
+
+    def _page(self, index: int, position: int) -> tuple[array[int], dict[int, list[Run]]]:
+        with self._operations.under_way(writes=False):
+            self._reader.load(position, 1)
             try:
-                page, splits = self._map.pages[index][:], dict(self._map.splits)
+                return self._map.pages[index][:], dict(self._map.splits)
             finally:
                 self._changed.release()
-            yield from page_extents(self._map, index, page, splits, low, high)
 
     def read_batch(self, requests: Sequence[tuple[int, memoryview]]) -> list[Outcome]:
         """Fill ``(offset, view)`` requests that need no waiting; see `Outcome`. One thread at a time."""
         with self._lock:
+            if self._operations.closed:
+                return [LATER] * len(requests)
             outcomes = batch.read_batch(self._map, requests)
-        self._stats.reads += len(outcomes)
-        self._stats.read_bytes += sum([len(view) for _, view in requests])
+        lengths = _done_lengths(requests, outcomes)
+        self._stats.reads += len(lengths)
+        self._stats.read_bytes += sum(lengths)
         return outcomes
 
     def write_batch(self, requests: Sequence[tuple[int, memoryview]]) -> list[Outcome]:
         """Write ``(offset, view)`` requests that need no waiting; see `Outcome`. One thread at a time."""
         with self._lock:
             active = self._active
-            if active is None or self._operations.held or not active.ready or self._writethrough:
+            if active is None or self._holds_batches() or not active.ready:
                 return [LATER] * len(requests)
             outcomes = batch.write_batch(self._map, active.writer.tags, requests)
             active.committer.epoch.dirty = True
-        self._stats.writes += len(outcomes)
-        self._stats.written_bytes += sum([len(view) for _, view in requests])
+        lengths = _done_lengths(requests, outcomes)
+        self._stats.writes += len(lengths)
+        self._stats.written_bytes += sum(lengths)
         return outcomes
+
+    def _holds_batches(self) -> bool:
+        return bool(self._operations.held or self._operations.closed or self._writethrough)
 
     @contextmanager
     def quiesce(self) -> Iterator[None]:
@@ -232,20 +251,20 @@ class Disk:
 
         It must be of the disk's size and hold no blocks. What was the active layer is written no more.
         """
-        _require_empty(layer, self.size)
+        _require_empty(layer, self.size, writable=self.writable)
         with self.quiesce(), self._lock:
             self._map.push(layer)
             if self.writable:
                 self._active = self._activate()
 
     def close(self) -> None:
-        """Flush if writable, and close all files, even if the flush fails."""
-        if self._closed:
+        """Wait for what is under way, flush if writable, and close all files, even if the flush fails."""
+        if not self._operations.close():
             return
         try:
-            self.flush()
+            if self._active is not None:
+                self._active.committer.flush()
         finally:
-            self._closed = True
             for source in self._map.sources:
                 source.close()
 
@@ -258,9 +277,19 @@ class Disk:
         self.close()
 
 
-def _require_empty(layer: OpenedLayer, size: int) -> None:
-    with_data = PageMap([layer], layer.layer.facts.size, PAGE_BYTES)
+def _done_lengths(requests: Sequence[tuple[int, memoryview]], outcomes: list[Outcome]) -> list[int]:
+    if LATER in outcomes:
+        pairs = zip(requests, outcomes, strict=True)
+        return [len(view) for (_, view), outcome in pairs if outcome is not LATER]
+    return [len(view) for _, view in requests]
+
+
+def _require_empty(layer: OpenedLayer, size: int, *, writable: bool) -> None:
     path = layer.sources[0].path
+    if writable and not (layer.layer.plan and layer.sources[0].writable):
+        raise StorageError(
+            ErrorKind.READ_ONLY, "a new active layer must be writable; open it for writing", path=path
+        )
     if layer.layer.facts.size != size:
         raise StorageError(
             ErrorKind.INVALID,
@@ -268,8 +297,16 @@ def _require_empty(layer: OpenedLayer, size: int) -> None:
             "create it with this disk as its parent",
             path=path,
         )
-    for index in with_data.span(0, size):
-        if any(with_data.build(index)[0]):
+    alone = PageMap([layer], size, PAGE_BYTES)
+    for index in alone.span(0, size):
+        if any(_entries_of(alone, index, path)):
             raise StorageError(
                 ErrorKind.INVALID, "a new active layer must be empty; create a new one", path=path
             )
+
+
+def _entries_of(page_map: PageMap, index: int, path: str) -> array[int]:
+    try:
+        return page_map.build(index)[0]
+    except OSError as error:
+        raise from_os_error(error, "read a block table", path=path) from error

@@ -74,14 +74,19 @@ class Committer:
         with self._turn:
             if self.armed:
                 return
-            self._raise_if_poisoned()
+            self.raise_if_poisoned()
             if self._space is not None:
-                self._space.recount()
-                self._written_counter = -1
+                self._recount(self._space)
             if self._plan.marks:
                 self._write_marks()
                 self._sync()
             self.armed = True
+
+    def _recount(self, space: UnitSpace) -> None:
+        try:
+            space.recount()
+        except OSError as error:
+            raise from_os_error(error, "read the block table", path=self._sources[0].path) from error
 
     def enter(self, block: int, raw: int, new_bytes: int) -> None:
         """Note that ``block`` has the raw entry from now on. The disk's lock is held."""
@@ -106,12 +111,13 @@ class Committer:
         with self._turn:
             if self._finished >= wanted:
                 return
-            self._raise_if_poisoned()
+            self.raise_if_poisoned()
             self._commit()
 
-    def _raise_if_poisoned(self) -> None:
+    def raise_if_poisoned(self) -> None:
+        """Raises what the disk was poisoned by."""
         if self.poisoned is not None:
-            raise self.poisoned
+            raise self.poisoned.with_traceback(None)  # raised again and again: it must not grow
 
     def _commit(self) -> None:
         with self._changed:

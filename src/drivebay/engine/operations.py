@@ -6,6 +6,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from drivebay.errors import ErrorKind, StorageError
+
 
 class Operations:
     """Numbers operations in the order in which they begin. Uses the disk's condition throughout."""
@@ -15,26 +17,30 @@ class Operations:
         self._next = 1
         self._active: dict[int, None] = {}
         self._writers = 0
+        self._count = 0
         self._mine = threading.local()
-        self.held = False
+        self.held = 0
+        self.closed = False
 
     @property
     def newest(self) -> int:
         """The number of the newest operation so far."""
         return self._next - 1
 
-    @property
     def oldest(self) -> int:
         """The number of the oldest operation under way; that of the next one where there is none."""
-        return next(iter(self._active), self._next)
+        with self._changed:
+            return next(iter(self._active), self._next)
 
     @contextmanager
     def under_way(self, *, writes: bool) -> Iterator[None]:
-        """An operation; one that writes waits while writers are held."""
+        """An operation; one that writes waits while writers are held. Raises STATE after `close`."""
         with self._changed:
-            while writes and self.held:
+            while writes and self.held and not self.closed:
                 self._changed.wait()
+            self.require_open()
             self._writers += writes
+            self._count += 1
             self._begin()
         try:
             yield
@@ -42,6 +48,7 @@ class Operations:
             with self._changed:
                 del self._active[self._mine.number]
                 self._writers -= writes
+                self._count -= 1
                 self._changed.notify_all()
 
     def _begin(self) -> None:
@@ -49,29 +56,43 @@ class Operations:
         self._active[self._next] = None
         self._next += 1
 
-    def renew(self) -> None:
-        """The calling thread's operation has no I/O under way: count it as begun just now."""
-        with self._changed:
-            del self._active[self._mine.number]
-            self._begin()
-            self._changed.notify_all()
+    def pause(self, seconds: float | None = None) -> None:
+        """Wait, ``seconds`` at most, for something to change; the disk's lock is held.
 
-    def wait_for_change(self, seconds: float) -> None:
-        """Wait until some operation ends or is renewed, ``seconds`` at most."""
-        with self._changed:
+        The calling thread's operation has no I/O under way and remembers no place in a file, so it
+        counts as begun afterwards: nobody who waits for older ones to end needs to wait for it.
+        """
+        del self._active[self._mine.number]
+        try:
             self._changed.wait(seconds)
+        finally:
+            self._begin()
 
     def hold_writers(self) -> None:
-        """No write begins from now on, and none is under way when this returns."""
+        """No write begins until `release_writers`, and none is under way when this returns."""
         with self._changed:
-            while self.held:
-                self._changed.wait()
-            self.held = True
+            self.held += 1
             while self._writers:
                 self._changed.wait()
 
     def release_writers(self) -> None:
-        """Writes go on."""
+        """Writes go on, unless somebody else holds them."""
         with self._changed:
-            self.held = False
+            self.held -= 1
             self._changed.notify_all()
+
+    def close(self) -> bool:
+        """No operation begins from now on, and none is under way when this returns; false if it was so."""
+        with self._changed:
+            if self.closed:
+                return False
+            self.closed = True
+            self._changed.notify_all()
+            while self._count:
+                self._changed.wait()
+            return True
+
+    def require_open(self) -> None:
+        """Raises STATE after `close`."""
+        if self.closed:
+            raise StorageError(ErrorKind.STATE, "the disk is closed; open it again")

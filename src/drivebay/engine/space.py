@@ -7,6 +7,7 @@ that a write would damage.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 
@@ -52,7 +53,8 @@ class UnitSpace:
 
     def recount(self) -> None:
         """Read the table: what is used, what is free. Raises CORRUPT for a table unsafe to write."""
-        units = min(max(self._source.size - self._plan.first, 0) // self._plan.unit, self._plan.limit)
+        room = max(self._source.size - self._plan.first, 0)
+        units = min(room // self._plan.unit, self._plan.limit)
         used = np.zeros(units, np.bool_)
         blocks = 0
         for first in range(0, self.table.count, _CHUNK):
@@ -63,8 +65,8 @@ class UnitSpace:
             raise self._refusal("two entries of its block table point to one block")
         highest = int(used.nonzero()[0][-1]) + 1 if blocks else 0
         self._next = highest
-        self._dirty_below = units
-        self._free.extend((~used[:highest]).nonzero()[0].tolist())
+        self._dirty_below = -(-room // self._plan.unit)  # the file may end within a unit
+        self._free = deque((~used[:highest]).nonzero()[0].tolist())
 
     def _used_units(self, first: int, count: int) -> Entries:
         raw = read_raw_entries(self.table, self._source, first, count)
@@ -107,10 +109,10 @@ class UnitSpace:
             return unit
 
     def _pick(self, oldest_operation: int) -> tuple[int | None, bool]:
-        if self._free:
-            return self._free.popleft(), False
         if self._retired and self._retired[0][0] < oldest_operation:
             return self._retired.popleft()[1], False
+        if self._free:  # second: a full host may have failed to make room for these
+            return self._free.popleft(), False
         if self._next >= self._plan.limit:
             return None, False
         self._next += 1
@@ -126,9 +128,9 @@ class UnitSpace:
 
         Operations up to ``newest_operation`` may still be reading or writing them.
         """
-        for unit in units:
+        for unit in units if self._plan.punch else ():
             start = self._plan.first + unit * self._plan.unit
-            if self._plan.punch:
+            with contextlib.suppress(OSError):  # a courtesy to the host: `take` zeroes what it hands out
                 self._source.zero_range(start, self._plan.unit, punch=True)
         with self._lock:
             self._retired.extend((newest_operation, unit) for unit in units)

@@ -114,7 +114,7 @@ class Writer:
             try:
                 pieces = self._in_place(position, length)
                 if pieces is None and block in self._in_flight:
-                    self._changed.wait()
+                    self._operations.pause()  # whoever allocates the block may wait for older operations
                     continue
                 if pieces is None:
                     self._in_flight.add(block)
@@ -182,7 +182,7 @@ class Writer:
 
     def _take_unit(self, space: UnitSpace) -> int:
         try:
-            unit = space.take(self._operations.oldest)
+            unit = space.take(self._operations.oldest())
             if unit is None:
                 unit = self._reclaim_unit(space)
         except OSError as error:
@@ -196,13 +196,15 @@ class Writer:
         A table without damage has a unit for every block, so one comes free when others have finished.
         """
         deadline = time.monotonic() + _RECLAIM_SECONDS
+        delay = 0.0
         while time.monotonic() < deadline:
             self._committer.flush()
-            self._operations.renew()
-            unit = space.take(self._operations.oldest)
+            with self._changed:
+                self._operations.pause(delay)
+            unit = space.take(self._operations.oldest())
             if unit is not None:
                 return unit
-            self._operations.wait_for_change(_RECLAIM_POLL)
+            delay = _RECLAIM_POLL
         raise StorageError(
             ErrorKind.CORRUPT,
             "every block that the image can count is in use, so its table must be damaged; "
