@@ -138,3 +138,19 @@ def test_serving_a_base_and_its_child_at_once_is_refused(image: Path, tmp_path: 
         DiskServer([image, tmp_path / "child.vdi"])
     with DiskServer([image, tmp_path / "child.vdi"], read_only=True) as server:
         assert len(server.disks) == 2
+
+
+def test_a_table_unsafe_to_write_is_refused_before_anybody_connects(tmp_path: Path) -> None:
+    image = tmp_path / "a.vdi"
+    drivebay.create(image, size="4M")
+    with drivebay.open(image, writable=True) as disk:
+        disk.write(0, bytes([1]) * (2 << 20))
+    with image.open("r+b") as file:  # both entries of the map point to block 0
+        file.seek(1 << 20)
+        file.write(bytes(8))
+    before = image.read_bytes()
+    with pytest.raises(StorageError, match="check"), drivebay.serve(image, socket=tmp_path / "s"):
+        pass
+    with drivebay.serve(image, socket=tmp_path / "s", read_only=True):
+        pass
+    assert image.read_bytes() == before

@@ -93,14 +93,18 @@ class Disk:
                 offset=offset,
             )
 
-    def _writing(self) -> ActiveLayer:
+    def _require_active(self) -> ActiveLayer:
         if self._active is None:
             path = self.layers[0].sources[0].path
             raise StorageError(
                 ErrorKind.READ_ONLY, "the disk was opened read-only; open it writable", path=path
             )
-        self._active.arm()
         return self._active
+
+    def _writing(self) -> ActiveLayer:
+        active = self._require_active()
+        active.arm()
+        return active
 
     def read(self, offset: int, length: int) -> bytes:
         """``length`` bytes from ``offset``."""
@@ -175,9 +179,12 @@ class Disk:
         return self._active is not None and not self._active.poisoned and self._active.committer.due()
 
     def verify_writable(self) -> None:
-        """Make the checks that come before the first write now. Raises what would forbid it."""
+        """Verify the active layer's table now, ahead of the first write; changes nothing.
+
+        Raises what would forbid writing.
+        """
         with self._operations.under_way(writes=True):
-            self._writing()
+            self._require_active().committer.verify()
 
     def prefetch(self, offset: int, length: int) -> None:
         """Have the host read a range into its cache."""

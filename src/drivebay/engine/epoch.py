@@ -66,6 +66,7 @@ class Committer:
         self._finished = 0
         self._written_counter = -1
         self.epoch = Epoch()
+        self._verified = False
         self.armed = False
         self.poisoned: StorageError | None = None
 
@@ -75,18 +76,25 @@ class Committer:
             if self.armed:
                 return
             self.raise_if_poisoned()
-            if self._space is not None:
-                self._recount(self._space)
+            self._verify()
             if self._plan.marks:
                 self._write_marks()
                 self._sync()
             self.armed = True
 
-    def _recount(self, space: UnitSpace) -> None:
+    def verify(self) -> None:
+        """Read the whole table once, ahead of the first write. Raises what forbids writing."""
+        with self._turn:
+            self._verify()
+
+    def _verify(self) -> None:
+        if self._space is None or self._verified:
+            return
         try:
-            space.recount()
+            self._space.recount()
         except OSError as error:
             raise from_os_error(error, "read the block table", path=self._sources[0].path) from error
+        self._verified = True
 
     def enter(self, block: int, raw: int, new_bytes: int) -> None:
         """Note that ``block`` has the raw entry from now on. The disk's lock is held."""

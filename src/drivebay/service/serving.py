@@ -52,6 +52,9 @@ class DiskServer:
                 export: stack.enter_context(open_disk(path, options, writable=not read_only))
                 for export, path in paths.items()
             }
+            for disk in disks.values():
+                if disk.writable:
+                    disk.verify_writable()  # a guest should not be the first to learn of a damaged table
             exports = {export: Export(disk, export, _description(disk)) for export, disk in disks.items()}
             self._nbd = NbdServer(exports)
             self._ended = False
