@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from drivebay.engine import Disk
+from drivebay.engine.disk import Disk
 from drivebay.model import ExtentState
 from support.disks import KIB, MIB, ImageSpec, make_image, open_disk
 from support.threads import run_all

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from drivebay.engine import Disk
+from drivebay.engine.disk import Disk
 from drivebay.model import Severity
 from support.chains import HUGE, MATRIX, Stage
 from support.disks import findings, images_of

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from drivebay.engine import Disk, Outcome
+from drivebay.engine.batch import Outcome
+from drivebay.engine.disk import Disk
 from drivebay.errors import ErrorKind, StorageError
 from support.chains import Stage
 from support.disks import KIB, MIB, ImageSpec, make_image, open_layer

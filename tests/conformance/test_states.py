@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from drivebay.blockmap import Table
-from drivebay.engine import Disk
+from drivebay.engine.disk import Disk
 from drivebay.formats.vdi.header import FREE, ZERO
 from drivebay.model import ExtentState
 from support.disks import KIB, MIB, ImageSpec, make_image, open_disk, read_layer

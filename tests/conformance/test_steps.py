@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from drivebay.engine import Outcome
+from drivebay.engine.batch import Outcome
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.model import ExtentState
 from support.chains import Stage

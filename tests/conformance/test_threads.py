@@ -10,7 +10,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from drivebay.engine import Disk, Outcome
+from drivebay.engine.batch import Outcome
+from drivebay.engine.disk import Disk
 from drivebay.model import CacheMode
 from support.chains import Case, Stage
 from support.disks import MIB

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from drivebay.engine import Disk
+from drivebay.engine.disk import Disk
 from drivebay.errors import ErrorKind, StorageError
 from support.disks import KIB, MIB, ImageSpec, findings, make_image, open_disk
 from support.shadow import ShadowDisk

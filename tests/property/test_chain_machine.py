@@ -10,7 +10,7 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from drivebay.engine import Outcome
+from drivebay.engine.batch import Outcome
 from drivebay.model import CacheMode, Severity
 from support.disks import KIB, MIB, ImageSpec, copy_sparse, findings, make_image, open_disk, open_layer
 from support.shadow import ShadowDisk, assert_same, check_extents

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from drivebay.engine import Disk
+from drivebay.engine.disk import Disk
 from drivebay.model import CacheMode
 from support.disks import KIB, MIB, ImageSpec, make_image, open_disk
 from support.shadow import RandomSteps, ShadowDisk

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from drivebay.engine import Disk
+from drivebay.engine.disk import Disk
 from drivebay.errors import StorageError
 from drivebay.formats.vdi import FORMAT
 from drivebay.model import Severity

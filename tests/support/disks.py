@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from drivebay.blockmap import CreateRequest, FileExtent, FormatOptions, Layer, ParentLink
-from drivebay.engine import DirectSource, Disk, FileSource, OpenedLayer
+from drivebay.engine.direct import DirectSource
+from drivebay.engine.disk import Disk
+from drivebay.engine.source import FileSource, OpenedLayer
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.formats import format_named
 from drivebay.model import CacheMode, Finding

@@ -6,8 +6,7 @@ import enum
 import os
 from dataclasses import dataclass
 
-from drivebay.engine import FileSource
-from drivebay.engine.source import Buffer
+from drivebay.engine.source import Buffer, FileSource
 
 
 class Operation(enum.Enum):

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from drivebay.blockmap import Layer, Table
-from drivebay.engine import FileSource
-from drivebay.engine.source import Buffer
+from drivebay.engine.source import Buffer, FileSource
 
 
 class Change(enum.Enum):

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from drivebay.engine import Disk, Outcome
+from drivebay.engine.batch import Outcome
+from drivebay.engine.disk import Disk
 from drivebay.model import Extent, ExtentState
 
 MARK = 0xA5  # what views are filled with before a read, to see what was left untouched

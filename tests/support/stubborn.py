@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from drivebay.engine import Disk
+from drivebay.engine.disk import Disk
 from drivebay.errors import StorageError
 from support.timeline import Timeline, step_over
 

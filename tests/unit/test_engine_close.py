@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from drivebay.engine import Disk, FileSource, Outcome
-from drivebay.engine.source import Buffer
+from drivebay.engine.batch import Outcome
+from drivebay.engine.disk import Disk
+from drivebay.engine.source import Buffer, FileSource
 from drivebay.errors import ErrorKind, StorageError
 from support.disks import KIB, ImageSpec, make_image, open_disk
 from support.threads import Gate, start

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from drivebay.engine import Disk, Outcome
+from drivebay.engine.batch import Outcome
+from drivebay.engine.disk import Disk
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.formats.vdi.header import FREE
 from drivebay.model import ExtentState
@@ -85,6 +86,8 @@ def test_a_damaged_parent_loses_its_block_only(tmp_path: Path, entry: int) -> No
     with open_disk([child, parent]) as disk:
         _check_reads(disk, parent)
         refused(lambda: disk.write(BLOCK + 100, b"x"), parent)
+        refused(lambda: disk.write(BLOCK, bytes(BLOCK)), parent)
+        refused(lambda: disk.zero(BLOCK, BLOCK), parent)
         disk.write(100, b"sound")
         disk.write(3 * BLOCK, b"sound")
         disk.flush()

@@ -10,9 +10,9 @@ from typing import Literal
 import pytest
 
 from drivebay.blockmap import BlockState, Entry, Layer, Linear, Rule, Segment, Table, Zeros
-from drivebay.engine import FileSource, OpenedLayer
 from drivebay.engine.mapentry import offset_of, source_of, state_of
 from drivebay.engine.pagemap import PageMap, Piece
+from drivebay.engine.source import FileSource, OpenedLayer
 from drivebay.errors import StorageError
 from drivebay.model import ExtentState, ImageFacts
 from support.interpreter import CorruptPointerError, Image, state_at

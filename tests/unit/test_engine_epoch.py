@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from drivebay.engine import Disk, FileSource
+from drivebay.engine.disk import Disk
 from drivebay.engine.epoch import consecutive
-from drivebay.engine.source import Buffer
+from drivebay.engine.source import Buffer, FileSource
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.model import CacheMode
 from support.disks import KIB, MIB, ImageSpec, make_image, open_disk, read_layer

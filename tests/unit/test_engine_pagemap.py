@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from drivebay.blockmap import BlockState
-from drivebay.engine import OpenedLayer
 from drivebay.engine.mapentry import pack
 from drivebay.engine.pagemap import PAGE_BYTES, PageMap
+from drivebay.engine.source import OpenedLayer
 from drivebay.errors import ErrorKind, StorageError
 from support.disks import KIB, MIB, ImageSpec, make_image, open_layer
 

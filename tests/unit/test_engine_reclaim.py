@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from drivebay.engine import Disk, FileSource
-from drivebay.engine.source import Buffer
+from drivebay.engine.disk import Disk
+from drivebay.engine.source import Buffer, FileSource
 from support.disks import KIB, ImageSpec, make_image, open_disk
 from support.shadow import ShadowDisk
 from support.threads import Gate, run_all, start

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from drivebay.engine import DirectSource, FileSource, source
+from drivebay.engine import source
+from drivebay.engine.direct import DirectSource
+from drivebay.engine.source import FileSource
 from drivebay.errors import ErrorKind, StorageError
 from support.disks import direct_folder
 from support.threads import run_all

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from drivebay.blockmap import Table
-from drivebay.engine import FileSource
+from drivebay.engine.source import FileSource
 from drivebay.engine.space import UnitSpace
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.formats.vdi import FORMAT

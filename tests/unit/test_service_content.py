@@ -10,7 +10,7 @@ from unittest.mock import patch
 import pytest
 
 import drivebay
-from drivebay.engine import Disk
+from drivebay.engine.disk import Disk
 
 MIB = 1 << 20
 

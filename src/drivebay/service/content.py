@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from drivebay.chain.create import Progress
 from drivebay.engine.disk import Disk
 from drivebay.model import ExtentState
-
-ProgressCallback = Callable[[int, int], None]  # bytes done, bytes in all
 
 _STEP = 2 << 20
 _ZEROS = bytes(_STEP)
@@ -31,7 +30,7 @@ class Comparison:
         return self.offset is None
 
 
-def checksum(disk: Disk, progress: ProgressCallback | None = None) -> str:
+def checksum(disk: Disk, progress: Progress | None = None) -> str:
     """The SHA-256 of the whole virtual disk as hexadecimal digits."""
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(_STEP))
@@ -42,7 +41,7 @@ def checksum(disk: Disk, progress: ProgressCallback | None = None) -> str:
     return digest.hexdigest()
 
 
-def compare(a: Disk, b: Disk, progress: ProgressCallback | None = None) -> Comparison:
+def compare(a: Disk, b: Disk, progress: Progress | None = None) -> Comparison:
     """Find the first byte in which two disks differ.
 
     As in ``qemu-img compare`` without ``-s``: what one disk has beyond the other's end must be zeros.

@@ -9,12 +9,12 @@ from uuid import UUID, uuid4
 
 from drivebay import chain
 from drivebay.chain import close_layers, open_chain, open_layer
+from drivebay.chain.create import Progress
 from drivebay.chain.files import ImageFile
 from drivebay.engine.source import OpenedLayer
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.formats import format_named
 from drivebay.model import Finding, ImageFacts
-from drivebay.service.content import ProgressCallback
 from drivebay.service.options import DEFAULT, OpenOptions, Path
 from drivebay.service.sizes import parse_size
 
@@ -77,7 +77,7 @@ def create_image(
     block_size: int | str | None = None,
     uuid: UUID | str | None = None,
     comment: str = "",
-    progress: ProgressCallback | None = None,
+    progress: Progress | None = None,
 ) -> ImageInfo:
     """Make a new image of ``size`` (bytes, or text like ``"10G"``), or a differencing one on ``parent``.
 

@@ -8,7 +8,6 @@ from functools import partial
 from time import monotonic
 
 from drivebay.engine.disk import Disk
-from drivebay.errors import StorageError
 from drivebay.exports.nbd.workers import Workers
 
 _log = logging.getLogger(__name__)
@@ -18,47 +17,45 @@ _RETRY = 5.0  # seconds to wait after a flush that failed
 
 
 class EpochKeeper:
-    """Flushes disks whose epoch is due, one flush at a time for each. Runs in the loop's thread."""
+    """Flushes disks whose epoch is due, one flush at a time for each. Runs in the loop's thread.
+
+    `check` is needed now and then while ``watched`` holds disks.
+    """
 
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
-        self._until: dict[Disk, float] = {}  # how long to look at a disk
+        self.watched: dict[Disk, float] = {}  # until when to look at a disk
         self._flushing: set[Disk] = set()
         self._not_before: dict[Disk, float] = {}
-
-    @property
-    def active(self) -> bool:
-        """Whether `check` has anything to look at."""
-        return bool(self._until)
 
     def written(self, disks: Iterable[Disk]) -> None:
         """These disks were written just now."""
         until = monotonic() + _WATCH
         for disk in disks:
-            self._until[disk] = until
+            self.watched[disk] = until
 
     def check(self) -> None:
         """Begin the flushes that are due, in the workers."""
         now = monotonic()
-        for disk, until in list(self._until.items()):
+        for disk, until in list(self.watched.items()):
             if disk in self._flushing or now < self._not_before.get(disk, 0):
                 continue
             if disk.commit_due():
                 self._flushing.add(disk)
                 self._workers.submit(partial(_flush, disk), partial(self._flushed, disk))
             elif now > until:
-                del self._until[disk]
+                del self.watched[disk]
 
-    def _flushed(self, disk: Disk, error: StorageError | None) -> None:
+    def _flushed(self, disk: Disk, error: Exception | None) -> None:
         self._flushing.discard(disk)
         if error is not None:
             _log.error("a background flush failed: %s", error)
             self._not_before[disk] = monotonic() + _RETRY
 
 
-def _flush(disk: Disk) -> StorageError | None:
+def _flush(disk: Disk) -> Exception | None:
     try:
         disk.flush()
-    except StorageError as error:
+    except Exception as error:  # whatever it is, the server goes on
         return error
     return None

@@ -83,6 +83,7 @@ class NbdServer:
             self._drain()
         finally:
             self._close()
+            gc.unfreeze()
         self._flush_all()
 
     def stop(self) -> None:
@@ -131,7 +132,8 @@ class NbdServer:
             while monotonic() - started < _POLL:
                 if events := poll(0):
                     return events
-        events = poll(_TICK if self._has_timers() else None)
+        timers = self._shared.handshaking or self._epochs.watched or self._paused
+        events = poll(_TICK if timers else None)
         self._eager = monotonic() - started < 2 * _POLL
         return events
 
@@ -148,15 +150,15 @@ class NbdServer:
         if shared.written:
             self._epochs.written(shared.written)
             shared.written.clear()
-        if self._has_timers() and monotonic() >= self._next_tick:
-            self._next_tick = monotonic() + _TICK
+        if shared.handshaking or self._epochs.watched or self._paused:
             self._tick()
 
-    def _has_timers(self) -> bool:
-        return bool(self._shared.handshaking or self._paused) or self._epochs.active
-
     def _tick(self) -> None:
+        """What is done now and then, while there is something to watch."""
         now = monotonic()
+        if now < self._next_tick:
+            return
+        self._next_tick = now + _TICK
         for connection in list(self._shared.handshaking):
             if now > connection.deadline:
                 connection.drop("the handshake took too long")

@@ -8,7 +8,7 @@ from typing import Final
 from drivebay.engine.source import Buffer
 from drivebay.exports.nbd.buffers import Inbox, Outbox
 
-_SEND_BUFFER: Final = 4 << 20  # asked of the system, which may give less
+_SEND_BUFFER: Final = 2 << 20  # asked of the system, which may give less
 
 
 class Wire:
