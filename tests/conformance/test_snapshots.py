@@ -116,6 +116,22 @@ def _check_snapshots(stage: Stage, snapshots: list[list[Path]]) -> None:
                 highest[slot] = first
 
 
+def test_batches_leave_what_was_active_alone(stage: Stage) -> None:
+    """Its file is open for writing, so only the map keeps a write away from it."""
+    with stage.open() as disk:
+        shadow = ShadowDisk(disk, stage.content)
+        shadow.write(0, b"old" * BLOCK)
+        below = push(disk, stage).with_name(stage.paths[1].name)
+        frozen = below.read_bytes()
+        shadow.write(0, b"new")
+        shadow.flush()
+        for offset, length in ((BLOCK, 512), (BLOCK - 100, 200), (BLOCK + 512, BLOCK), (0, 2 * BLOCK)):
+            view = memoryview(b"?" * length)
+            assert disk.write_batch([(offset, view)]) == [Outcome.LATER]
+        assert disk.write_batch([(100, memoryview(b"in place"))]) == [Outcome.DONE]
+        assert below.read_bytes() == frozen
+
+
 def test_quiesce_holds_writers_and_flushes(stage: Stage) -> None:
     with stage.open() as disk:
         shadow = ShadowDisk(disk, stage.content)

@@ -10,6 +10,7 @@ from typing import Literal
 import pytest
 
 from drivebay.blockmap import BlockState, Entry, Layer, Linear, Rule, Segment, Table, Zeros
+from drivebay.engine.disk import Disk
 from drivebay.engine.mapentry import offset_of, source_of, state_of
 from drivebay.engine.pagemap import PageMap, Piece
 from drivebay.engine.source import FileSource, OpenedLayer
@@ -87,6 +88,20 @@ def test_pages_say_what_the_interpreter_says(seed: int) -> None:
         position += piece.length
         _compare(page_map, piece, images)
     assert position == sizes[0]
+    _compare_extents([layer for _, layer in pairs], list(page_map.pieces(0, sizes[0])))
+
+
+def _compare_extents(layers: Sequence[OpenedLayer], pieces: list[Piece]) -> None:
+    with Disk(layers) as disk:
+        for piece in pieces:
+            if piece.state is BlockState.CORRUPT:
+                continue
+            (extent,) = disk.extents(piece.start, piece.length)
+            assert STATES.get(extent.state, BlockState.DATA) is piece.state
+            assert extent.offset in (None, piece.offset)
+        sound = [piece for piece in pieces if piece.state is not BlockState.CORRUPT]
+        if len(sound) == len(pieces):
+            assert sum(extent.length for extent in disk.extents()) == disk.size
 
 
 def _compare(page_map: PageMap, piece: Piece, images: Sequence[Image]) -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from drivebay.blockmap import BlockState
+from drivebay.engine.disk import Disk
 from drivebay.engine.mapentry import pack
 from drivebay.engine.pagemap import PAGE_BYTES, PageMap
-from drivebay.engine.source import OpenedLayer
+from drivebay.engine.source import FileSource, OpenedLayer
 from drivebay.errors import ErrorKind, StorageError
 from support.disks import KIB, MIB, ImageSpec, make_image, open_layer
+from support.threads import Gate, start
 
 BLOCK = 512 * KIB
 PAGE = 512 * BLOCK
@@ -99,3 +101,33 @@ def test_more_files_than_the_map_can_number(tmp_path: Path) -> None:
     with pytest.raises(StorageError) as caught:
         PageMap([many, layer], 8 * MIB, 1 << 20)
     assert caught.value.kind is ErrorKind.UNSUPPORTED
+
+
+class SlowTable(FileSource):
+    """The first read of the table after the gate is set stops there, with what it has read."""
+
+    gate: Gate | None = None
+
+    def read_into(self, view: memoryview, offset: int) -> None:
+        super().read_into(view, offset)
+        gate, self.gate = self.gate, None
+        if gate is not None:
+            gate.stop_here()
+
+
+def test_a_page_that_was_read_before_its_table_changed_is_not_kept(tmp_path: Path) -> None:
+    path = tmp_path / "a.vdi"
+    make_image(path, ImageSpec(4 * PAGE, BLOCK))
+    layer = open_layer(path, writable=True, source=lambda fd, name, rw: SlowTable(fd, name, writable=rw))
+    source = layer.sources[0]
+    assert isinstance(source, SlowTable)
+    with Disk([layer], writable=True, map_budget=PAGE_BYTES) as disk:
+        disk.write(3 * PAGE, b"elsewhere", fua=True)
+        gate = source.gate = Gate()
+        early = start(lambda: disk.read(0, 5))
+        gate.wait_reached()
+        disk.write(0, b"later", fua=True)
+        disk.read(PAGE, 5)  # the page of the write is evicted
+        gate.set()
+        assert early.result(60) in (bytes(5), b"later")
+        assert disk.read(0, 5) == b"later"

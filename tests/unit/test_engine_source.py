@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import random
@@ -16,7 +17,7 @@ from drivebay.engine.direct import DirectSource
 from drivebay.engine.source import FileSource
 from drivebay.errors import ErrorKind, StorageError
 from support.disks import direct_folder
-from support.threads import run_all
+from support.threads import PATIENCE, Gate, run_all, start
 
 MakeFile = Callable[[bytes], FileSource]
 _REPOSITORY = Path(__file__).resolve().parents[2]
@@ -132,6 +133,30 @@ def test_neighbours_in_one_sector_do_not_undo_each_other(make: MakeFile) -> None
     run_all(*(lambda slot=slot: write(slot) for slot in range(4)), zero, grow)
     assert read(file, 0, 600) == b"\x95" * 400 + b"\xff" * 100 + bytes(100)
     assert read(file, 8191, 9700) == b"g" * 9700
+
+
+def test_cutting_back_a_padded_write_does_not_cut_what_was_added(
+    make: MakeFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unbuffered write at an odd end is padded, and the file cut back, while another thread extends it."""
+    file = make(b"x" * 700)
+    truncate, gate = os.ftruncate, Gate()
+
+    def truncate_slowly(fd: int, size: int) -> None:
+        if size == 700:
+            gate.stop_here()
+        truncate(fd, size)
+
+    monkeypatch.setattr(os, "ftruncate", truncate_slowly)
+    writing = start(lambda: file.write(b"y" * 10, 690))
+    gate.reached.wait(0.2 if type(file) is FileSource else PATIENCE)
+    extending = start(lambda: file.extend(100_000))
+    with contextlib.suppress(TimeoutError):
+        extending.result(0.1)  # it may have to wait for the write
+    gate.set()
+    writing.result(PATIENCE)
+    extending.result(PATIENCE)
+    assert file.size == os.stat(file.path).st_size == 100_000
 
 
 def test_short_reads_and_writes_go_on(make: MakeFile, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -374,3 +374,13 @@ def test_random_io_counts_requests() -> None:
             for style in STYLES:
                 assert nbd.random_io(path, op=op, depth=8, seconds=0.1, style=style) > 0
         assert server.stats.errors == 0
+
+
+def test_an_idle_server_does_not_spin() -> None:
+    with serving(random_disk()) as (path, _), Client(path) as client:
+        for _ in range(500):
+            client.read(0, 4096)
+        client.write(0, b"data")
+        begin = time.process_time()
+        time.sleep(0.5)
+        assert time.process_time() - begin < 0.1

@@ -30,10 +30,7 @@ class Inbox:
         self.end = 0
 
     def room(self) -> memoryview:
-        """Where to receive to; the caller moves ``end``. Never empty unless a whole inbox waits."""
-        if self.start == self.end:
-            self.start = self.end = 0
-            return self.view
+        """Where to receive more to; the caller moves ``end``. Never empty unless a whole inbox waits."""
         if self.end == INBOX_SIZE:
             rest = self.end - self.start
             self.view[:rest] = self.view[self.start : self.end]

@@ -53,7 +53,10 @@ class Connection:
         """The socket can be read or written, or the peer is gone."""
         try:
             if events & _READABLE:
-                self._receive()
+                transmission = self._transmission
+                count = self._shake_hands() if transmission is None else transmission.receive()
+                if not count:
+                    self._closing = True
             elif events & _GONE:
                 self.drop("the peer is gone")
             if events & _WRITABLE:
@@ -82,6 +85,7 @@ class Connection:
             return
         _log.debug("connection closed: %s", reason)
         self._dropped = True
+        self._transmission = None  # it refers to this connection: both shall go without the collector
         shared, sock = self._shared, self._wire.sock
         shared.epoll.unregister(sock)
         del shared.handlers[sock.fileno()]
@@ -90,29 +94,24 @@ class Connection:
         shared.handshaking.discard(self)
         shared.closed.append(sock)
 
-    def _receive(self) -> None:
-        transmission = self._transmission
-        if transmission is None:
-            count = self._wire.receive()
-            if count > 0:
-                self._shake_hands()
-        else:
-            count = transmission.receive()
-        if count == 0:
-            self._closing = True
-
-    def _shake_hands(self) -> None:
+    def _shake_hands(self) -> int:
+        """Receive once and answer; as `Wire.receive`."""
+        count = self._wire.receive()
+        if count <= 0:
+            return count
         inbox, handshake = self._wire.inbox, self._handshake
         answer = handshake.receive(inbox.view[inbox.start : inbox.end])
         inbox.start = inbox.end
         if answer:
             self._wire.send(answer)
-        self._closing = handshake.aborted
+        if handshake.aborted:
+            self._closing = True
         if handshake.session is not None:
             inbox.replace(handshake.rest)
             self._shared.handshaking.discard(self)
             self._transmission = Transmission(handshake.session, self._shared, self._wire, self._on_reply)
             self._transmission.process()
+        return count
 
     def _on_reply(self, reply: list[Buffer]) -> None:
         if not self._dropped:

@@ -7,7 +7,7 @@ without flags is told by a single comparison: that is what the tight paths for p
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from drivebay.exports.nbd.constants import (
@@ -54,8 +54,10 @@ class RequestFormat:
     def _counts_payload(self, flags: int) -> bool:
         return self.magic == EXTENDED_REQUEST_MAGIC and bool(flags & CommandFlag.PAYLOAD_LEN)
 
-    def decode_run(self, buffer: memoryview, at: int, count: int) -> Iterator[tuple[int, int, int, int]]:
+    def decode_run(self, buffer: memoryview, at: int, count: int) -> Iterable[tuple[int, int, int, int]]:
         """``(start, cookie, offset, length)`` of ``count`` headers without payloads in a row."""
+        if count == 1:
+            return (self.header.unpack_from(buffer, at),)
         return self.header.iter_unpack(buffer[at : at + count * self.size])
 
 

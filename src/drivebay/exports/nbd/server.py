@@ -18,11 +18,11 @@ from drivebay.exports.nbd.connection import Connection
 from drivebay.exports.nbd.epochs import EpochKeeper
 from drivebay.exports.nbd.listeners import Listener, listen_tcp, listen_unix
 from drivebay.exports.nbd.shared import ServerStats, Shared
+from drivebay.exports.nbd.waiting import Waiter
 from drivebay.exports.nbd.workers import Workers
 
 _log = logging.getLogger(__name__)
 
-_POLL = 80e-6  # seconds: how long to look for the next request before sleeping
 _TICK = 0.2  # seconds between looks at deadlines and epochs, while there are any
 
 
@@ -51,7 +51,7 @@ class NbdServer:
         self._drain_timeout = drain_timeout
         self._paused: list[Listener] = []  # cannot accept for now
         self._stop = False
-        self._eager = False  # the last sleep was so short that it is worth looking without sleeping
+        self._waiter = Waiter(self._shared.epoll)
         self._next_tick = 0.0
         self._watch(self._workers.fd, lambda _: self._workers.collect())
 
@@ -125,17 +125,8 @@ class NbdServer:
         del self._shared.handlers[fd]
 
     def _wait(self) -> list[tuple[int, int]]:
-        """Events, as soon as there are any. Sleeps only when nothing came for a while."""
-        poll = self._shared.epoll.poll
-        started = monotonic()
-        if self._eager:
-            while monotonic() - started < _POLL:
-                if events := poll(0):
-                    return events
         timers = self._shared.handshaking or self._epochs.watched or self._paused
-        events = poll(_TICK if timers else None)
-        self._eager = monotonic() - started < 2 * _POLL
-        return events
+        return self._waiter.wait(_TICK if timers else None)
 
     def _turn(self, events: list[tuple[int, int]]) -> None:
         """One turn of the loop: handle events, then what has waited for their end."""

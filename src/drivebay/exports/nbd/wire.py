@@ -25,11 +25,17 @@ class Wire:
 
     def receive(self) -> int:
         """Receive once into the inbox: the number of bytes, 0 at the end of the stream, -1 for not now."""
+        inbox = self.inbox
+        if inbox.start == inbox.end:
+            inbox.start = inbox.end = 0
+            room = inbox.view
+        else:
+            room = inbox.room()
         try:
-            count = self.sock.recv_into(self.inbox.room())
+            count = self.sock.recv_into(room)
         except BlockingIOError:
             return -1
-        self.inbox.end += count
+        inbox.end += count
         return count
 
     def receive_into(self, view: memoryview) -> int:
