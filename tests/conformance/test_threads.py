@@ -14,7 +14,6 @@ from drivebay.engine.batch import Outcome
 from drivebay.engine.disk import Disk
 from drivebay.model import CacheMode
 from support.chains import Case, Stage
-from support.disks import MIB
 from support.shadow import all_zero, assert_same, check_extents
 from support.threads import run_all
 
@@ -67,9 +66,8 @@ def until(done: threading.Event, step: Callable[[], object]) -> Callable[[], Non
     return run
 
 
-@pytest.mark.parametrize("budget", [64 * MIB, 4096])
-def test_writers_of_distinct_stripes(stage: Stage, budget: int) -> None:
-    with stage.open(map_budget=budget) as disk:
+def test_writers_of_distinct_stripes(stage: Stage) -> None:
+    with stage.open() as disk:
         owners = [Owner(disk, number) for number in range(THREADS)]
         done = threading.Event()
 
@@ -129,6 +127,7 @@ def _check_sectors(content: bytes, before: bytearray) -> None:
             assert 1 <= sector[0] <= THREADS
 
 
+@pytest.mark.parametrize("case", ["differencing", "dynamic", "on-raw", "mixed-blocks"], indirect=True)
 def test_the_batch_forms_beside_blocking_writers(stage: Stage) -> None:
     """A serving loop writes in place, while a pool allocates, drops and flushes other blocks."""
     with stage.open() as disk:

@@ -14,7 +14,7 @@ import pytest
 
 from drivebay.engine import source
 from drivebay.engine.direct import DirectSource
-from drivebay.engine.source import FileSource
+from drivebay.engine.source import AT_ONCE, FileSource
 from drivebay.errors import ErrorKind, StorageError
 from support.disks import direct_folder
 from support.threads import PATIENCE, Gate, run_all, start
@@ -198,7 +198,7 @@ def test_transfers_at_once_never_wait() -> None:
     os.pwrite(fd, b"cached" * 100, 0)
     file = FileSource(fd, "/cached", writable=True)
     view = memoryview(bytearray(6))
-    assert file.try_read((view,), 6) == 6
+    assert file.try_read((view,), 6, AT_ONCE) == 6
     assert bytes(view) == b"cached"
     assert file.try_write(memoryview(b"abc"), 0) == 3
     assert read(file, 0, 6) == b"abched"
@@ -211,7 +211,7 @@ def test_unbuffered_sources_leave_everything_for_later(tmp_path: Path) -> None:
     path.unlink()
     view = memoryview(bytearray(512))
     with pytest.raises(BlockingIOError):
-        file.try_read((view,), 0)
+        file.try_read((view,), 0, AT_ONCE)
     with pytest.raises(BlockingIOError):
         file.try_write(view, 0)
     file.close()

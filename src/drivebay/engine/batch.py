@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from drivebay.blockmap import BlockState
 from drivebay.engine.mapentry import DATA_FLOOR, OFFSET_MASK, SOURCE_LIMIT, STATE_SHIFT, TAG_SHIFT, UNIT_SHIFT
 from drivebay.engine.pagemap import PAGE_ENTRIES, PAGE_SHIFT, PageMap
+from drivebay.engine.source import AT_ONCE
 
 
 class Outcome(enum.IntEnum):
@@ -50,7 +51,7 @@ def read_batch(page_map: PageMap, requests: Sequence[tuple[int, memoryview]]) ->
         if entry >= DATA_FLOOR:
             position = ((entry & OFFSET_MASK) << UNIT_SHIFT) + within
             try:
-                done = readers[entry >> TAG_SHIFT & _SOURCE_MASK]((view,), position)
+                done = readers[entry >> TAG_SHIFT & _SOURCE_MASK]((view,), position, AT_ONCE)
             except OSError:
                 add(LATER)
             else:
@@ -76,7 +77,7 @@ def _read_across(page_map: PageMap, offset: int, view: memoryview) -> Outcome:
         if piece.state != BlockState.DATA:
             return LATER
         try:
-            if page_map.readers[piece.source]((part,), piece.offset) != piece.length:
+            if page_map.readers[piece.source]((part,), piece.offset, AT_ONCE) != piece.length:
                 return LATER
         except OSError:
             return LATER

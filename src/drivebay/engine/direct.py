@@ -16,7 +16,7 @@ _BOUNCE = 1 << 20
 _ALIGNMENTS = (512, 4096)
 
 
-def _never_at_once(_views: Sequence[memoryview] | memoryview, _offset: int) -> int:
+def _never_at_once(_views: Sequence[memoryview] | memoryview, _offset: int, _flags: int = 0) -> int:
     raise BlockingIOError(errno.EAGAIN, "unbuffered I/O always waits for the device")
 
 

@@ -12,7 +12,7 @@ from typing import Self
 from drivebay.blockmap import BlockState
 from drivebay.engine import batch
 from drivebay.engine.active import ActiveLayer
-from drivebay.engine.batch import LATER, Outcome
+from drivebay.engine.batch import DONE, LATER, Outcome
 from drivebay.engine.extents import merged, page_extents
 from drivebay.engine.operations import Operations
 from drivebay.engine.pagemap import PAGE_BYTES, PageMap
@@ -285,10 +285,10 @@ class Disk:
 
 
 def _done_lengths(requests: Sequence[tuple[int, memoryview]], outcomes: list[Outcome]) -> list[int]:
-    if LATER in outcomes:
-        pairs = zip(requests, outcomes, strict=True)
-        return [len(view) for (_, view), outcome in pairs if outcome is not LATER]
-    return [len(view) for _, view in requests]
+    if outcomes.count(DONE) == len(outcomes):
+        return [len(view) for _, view in requests]
+    pairs = zip(requests, outcomes, strict=True)
+    return [len(view) for (_, view), outcome in pairs if outcome is not LATER]
 
 
 def _require_empty(layer: OpenedLayer, size: int, *, writable: bool) -> None:

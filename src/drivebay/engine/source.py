@@ -22,8 +22,11 @@ from drivebay.errors import ErrorKind, StorageError
 from drivebay.model import SECTOR
 
 Buffer = bytes | bytearray | memoryview
-TryRead = Callable[[Sequence[memoryview], int], int]
+TryRead = Callable[[Sequence[memoryview], int, int], int]
 TryWrite = Callable[[memoryview, int], int]
+
+#: The flags for `FileSource.try_read`.
+AT_ONCE = os.RWF_NOWAIT
 
 _ZEROS = bytes(1 << 20)
 _KEEP_SIZE = 0x01  # linux/falloc.h
@@ -48,22 +51,22 @@ def _file_size(fd: int) -> int:
 
 
 def _reader_at_once(fd: int) -> TryRead:
-    preadv, flags = os.preadv, os.RWF_NOWAIT
+    preadv = os.preadv
     try:
-        preadv(fd, [bytearray(1)], 0, flags)
+        preadv(fd, [bytearray(1)], 0, AT_ONCE)
     except BlockingIOError:
         pass
     except OSError:  # this file system knows no such reads: they wait
-        return functools.partial(preadv, fd)
-    return lambda views, offset: preadv(fd, views, offset, flags)
+        return lambda views, offset, _flags: preadv(fd, views, offset)
+    return functools.partial(preadv, fd)
 
 
 class FileSource:
     """Reads and writes one file through the host's page cache. Owns ``fd``; safe for many threads.
 
-    ``size`` is the file's size in bytes as the engine knows it. ``try_read(views, offset)`` and
-    ``try_write(view, offset)`` are single system calls for a serving loop: they may transfer less than
-    asked, and a read raises ``BlockingIOError`` rather than wait for the device.
+    ``size`` is the file's size in bytes as the engine knows it. ``try_read(views, offset, AT_ONCE)``
+    and ``try_write(view, offset)`` are single system calls for a serving loop: they may transfer less
+    than asked, and a read raises ``BlockingIOError`` rather than wait for the device.
     """
 
     def __init__(self, fd: int, path: str, *, writable: bool) -> None:
