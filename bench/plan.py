@@ -39,7 +39,7 @@ def map_size(disk: int) -> int:
 
 FULL = Plan(
     rounds=5,
-    seconds=1.5,
+    seconds=0.8,
     warm_up=0.3,
     disk=GIB,
     chain_disk=GIB // 2,
