@@ -84,11 +84,25 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A further image within an image's file: a snapshot. ``size`` in bytes, ``created`` in Unix seconds."""
+
+    id: str
+    name: str
+    size: int
+    created: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ImageFacts:
     """What an image's header says about it, whatever the format.
 
-    ``differencing`` tells that unallocated blocks are the parent's; ``details`` holds what only this
-    format has, for display.
+    ``differencing`` tells that unallocated blocks are the parent's. A parent is known by ``parent_uuid``
+    (of formats that have UUIDs), or by ``parent_names``: paths as recorded, the best first, relative ones
+    to the image's folder, with Windows paths already turned into ours. ``parent_part`` names the image
+    within the parent's file, ``parent_format`` its format if that is recorded. ``content_id`` changes
+    when the content does, in formats without modification UUIDs; a child records its parent's. ``parts``
+    are the further images in the file (snapshots). ``details`` holds what only this format has.
     """
 
     format: str
@@ -103,4 +117,11 @@ class ImageFacts:
     comment: str = ""
     pchs: Geometry = UNDECIDED
     lchs: Geometry = UNDECIDED
+    sector_size: int = SECTOR
+    parent_names: tuple[str, ...] = ()
+    parent_part: str = ""
+    parent_format: str | None = None
+    content_id: int | None = None
+    parent_content_id: int | None = None
+    parts: tuple[Part, ...] = ()
     details: Mapping[str, int | str] = field(default_factory=dict)

@@ -16,7 +16,8 @@ class BlockState(enum.IntEnum):
     ABSENT = 0  # this layer says nothing: ask the parent
     ZERO = 1  # zeros here: hides the parent's data
     CORRUPT = 2  # points where it must not: reading it is an error
-    SPLIT = 3  # several runs: see the page's run list
+    SPLIT = 3  # several runs: in an entry, the presence bitmap decides; in the map, see the page's run list
+    PACKED = 4  # compressed: must be unpacked as a whole
     DATA = 8
 
 
@@ -31,10 +32,11 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A table entry of ``width`` bytes.
+    """A table entry of ``width`` bytes; the next one begins ``stride`` bytes after it (0: ``width``).
 
     The first rule that matches gives the state; where none matches it is DATA, and the block's bytes
-    begin at ``base + (raw & mask) * scale`` in the source. Base and scale are multiples of 512.
+    begin at ``base + ((raw & mask) >> shift) * scale`` in the source: a multiple of 512. A DATA entry is
+    exclusively the layer's own, so that it may be written in place, if all bits of ``owned`` are set.
     """
 
     width: Literal[4, 8]
@@ -42,8 +44,24 @@ class Entry:
     rules: tuple[Rule, ...]
     mask: int
     scale: int
-    base: int
+    base: int = 0
+    shift: int = 0
+    owned: int = 0
+    stride: int = 0
+
+    @property
+    def step(self) -> int:
+        """Bytes from one entry to the next."""
+        return self.stride or self.width
 
     def encode(self, offset: int) -> int:
         """The raw entry (without flags) of a block whose bytes begin at ``offset`` in the source."""
-        return ((offset - self.base) // self.scale) & self.mask
+        return (((offset - self.base) // self.scale) << self.shift) & self.mask
+
+    def offset(self, raw: int) -> int:
+        """Where the bytes of a DATA entry begin in the source."""
+        return self.base + ((raw & self.mask) >> self.shift) * self.scale
+
+    def state(self, raw: int) -> BlockState:
+        """The state of a raw entry."""
+        return next((rule.state for rule in self.rules if raw & rule.mask == rule.value), BlockState.DATA)

@@ -31,21 +31,36 @@ class Files(Protocol):
     def size(self) -> int:
         """Bytes in the file when it was opened."""
 
+    @property
+    def part(self) -> str:
+        """Which of the images in the file is meant (a snapshot's name or UUID); empty for the newest."""
+
     def read(self, offset: int, length: int) -> bytes:
         """Up to ``length`` bytes at ``offset``; fewer only at the end of the file. Raises StorageError."""
+
+    def beside(self, name: str) -> Files:
+        """A second file of the image (an extent, a data file), by the name that the image records.
+
+        The gate: a name that leads out of the image's folder is refused, unless the user granted the place.
+        Raises StorageError.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class FileWrite:
-    """Bytes to put at an offset of the new or edited file."""
+    """Bytes to put at an offset of the new or edited file.
+
+    ``file`` is the name of a second file of the image, beside it; empty for the image itself.
+    """
 
     offset: int
     data: bytes
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class FileExtent:
-    """The file reaches to ``offset + length``; the range reads as zeros.
+    """The file reaches to ``offset + length``; the range reads as zeros. ``file`` as in `FileWrite`.
 
     With ``reserve`` the host's space is taken now, so that later writes there can't run out of it.
     """
@@ -53,25 +68,72 @@ class FileExtent:
     offset: int
     length: int
     reserve: bool = False
+    file: str = ""
 
 
-FileChange = FileWrite | FileExtent
+@dataclass(frozen=True, slots=True)
+class FileCut:
+    """The file ends at ``size``; what lay behind is gone. Only edits and repairs do this."""
+
+    size: int
+    file: str = ""
+
+
+FileChange = FileWrite | FileExtent | FileCut
+
+
+@dataclass(frozen=True, slots=True)
+class RepairStep:
+    """One thing that a repair would do, for the user to agree to; the file is whole before and after it.
+
+    ``loses`` tells that data which could be read before can't be read afterwards.
+    """
+
+    message: str
+    changes: tuple[FileChange, ...]
+    loses: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderEdit:
+    """What is to change in an image's header; ``None`` leaves a field alone."""
+
+    uuid: UUID | None = None
+    modification_uuid: UUID | None = None
+    parent_uuid: UUID | None = None
+    parent_modification_uuid: UUID | None = None
+    parent_path: str | None = None
+    parent_format: str | None = None
+    comment: str | None = None
+    pchs: Geometry | None = None
+    lchs: Geometry | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ParentLink:
-    """What a new differencing image records about its parent."""
+    """What a new differencing image records about its parent.
+
+    ``path`` is relative to the new image's folder, ``absolute`` is the whole path; ``content_id`` as in
+    `ImageFacts`; ``format`` is the parent's format and ``sector_size`` its logical sectors' size.
+    """
 
     uuid: UUID
     modification_uuid: UUID
     path: str
+    absolute: str = ""
+    format: str = "raw"
+    content_id: int | None = None
+    sector_size: int = 512
 
 
 @dataclass(frozen=True, slots=True)
 class FormatOptions:
-    """Create options that formats share; a format with more of them subclasses this.
+    """Create options that formats share; a format with more of them subclasses this (frozen, slots).
 
-    ``variant`` is one of the format's variants, ``None`` for its default; ``block_size`` in bytes.
+    Each further field has a default, and a ``help`` text in its metadata: ``field(default=False,
+    metadata={"help": "..."})``; its type is one of bool, int (bytes, written as people write sizes), str,
+    or an enum of strings. ``variant`` is one of the format's variants, ``None`` for its default;
+    ``block_size`` in bytes.
     """
 
     variant: str | None = None
@@ -80,7 +142,10 @@ class FormatOptions:
 
 @dataclass(frozen=True, slots=True)
 class CreateRequest:
-    """An image to be made: ``size`` in bytes; ``parent`` makes it differencing."""
+    """An image to be made: ``size`` in bytes; ``parent`` makes it differencing.
+
+    ``name`` is the image's file name, without its folder: the names of further files come from it.
+    """
 
     size: int
     options: FormatOptions
@@ -90,6 +155,7 @@ class CreateRequest:
     comment: str = ""
     pchs: Geometry = UNDECIDED
     lchs: Geometry = UNDECIDED
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +164,9 @@ class Format:
 
     ``probe`` gets the first 4096 bytes (fewer if the file is shorter) and never raises. ``open`` and
     ``create`` raise StorageError; ``create`` yields the changes that make the file from an empty one.
-    ``variants`` are the creatable ones, the default first.
+    ``variants`` are the creatable ones, the default first. ``check`` tells what is wrong, ``repair`` what
+    it would do about it (nothing for a sound image), ``edit`` the changes that a header edit makes; it
+    raises StorageError (UNSUPPORTED) for a field that the format doesn't have.
     """
 
     name: str
@@ -107,5 +175,7 @@ class Format:
     open: Callable[[Files], Layer]
     create: Callable[[CreateRequest], Iterator[FileChange]] | None = None
     check: Callable[[Files, Layer], Iterator[Finding]] | None = None
+    repair: Callable[[Files, Layer], Iterator[RepairStep]] | None = None
+    edit: Callable[[Files, Layer, HeaderEdit], Iterator[FileChange]] | None = None
     variants: tuple[str, ...] = ()
     options: type[FormatOptions] = FormatOptions

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from drivebay.blockmap.entry import Entry
+from drivebay.blockmap.packed import PackedEntry, PackedRun
 from drivebay.blockmap.plan import WritePlan
+from drivebay.blockmap.presence import Presence
 from drivebay.model import ImageFacts
 
 
@@ -31,11 +33,39 @@ class Zeros:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """Virtual bytes in blocks of ``block`` bytes (a power of two), looked up in a table.
+class Packed:
+    """Virtual bytes in packed pieces of different lengths: ``runs`` cover the segment in order."""
 
-    Entry number i, for the block at ``start + i * block``, lies at ``root + i * entry.width`` of
-    ``source``, where the data lie too.
+    start: int
+    length: int
+    source: int
+    runs: tuple[PackedRun, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """The upper level of a two-level table: ``count`` entries at the table's ``root``.
+
+    A DATA entry says where a leaf table of ``per_leaf`` entries begins; any other state stands for
+    ``per_leaf`` blocks in that state.
+    """
+
+    entry: Entry
+    per_leaf: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Virtual bytes in blocks of ``block`` bytes (a power of two, 512 or more), looked up in a table.
+
+    Entry number i, for the block at ``start + i * block``, lies at ``root + i * entry.step`` of
+    ``source``; with ``interleave`` n, a foreign entry follows every n entries. With a ``directory`` the
+    root is where that begins. The blocks' bytes lie in ``data_source`` (``None``: in ``source``).
+    ``presence`` is needed where an entry can be SPLIT, ``packed`` where one can be PACKED.
+
+    A DATA block must lie within its file (the disk's last block: the part that the disk has); with
+    ``short_tail`` the file may end within a block, and what it lacks reads as zeros.
     """
 
     start: int
@@ -44,11 +74,22 @@ class Table:
     source: int
     root: int
     entry: Entry
+    directory: Directory | None = None
+    interleave: int = 0
+    presence: Presence | None = None
+    packed: PackedEntry | None = None
+    data_source: int | None = None
+    short_tail: bool = False
 
     @property
     def count(self) -> int:
         """The number of entries that the length needs."""
         return -(-self.length // self.block)
+
+    @property
+    def data(self) -> int:
+        """The source of the blocks' bytes."""
+        return self.source if self.data_source is None else self.data_source
 
     def span(self, block: int) -> tuple[int, int]:
         """Where a block begins on the virtual disk, and its length (the last one may be cut short)."""
@@ -56,18 +97,20 @@ class Table:
         return self.start + offset, min(self.block, self.length - offset)
 
 
-Segment = Linear | Zeros | Table
+Segment = Linear | Zeros | Table | Packed
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
     """Facts and segments of one image; the segments cover ``[0, facts.size)`` in order.
 
-    Source numbers count the layer's own files, 0 being the image itself. ``plan`` is ``None`` where
-    the image can't be written, and ``refusal`` then says why, for humans.
+    Source numbers count the layer's own files: 0 is the image itself, ``sources[i]`` is the name, as
+    given to `Files.beside`, of source i + 1. ``plan`` is ``None`` where the image can't be written, and
+    ``refusal`` then says why, for humans.
     """
 
     facts: ImageFacts
     segments: tuple[Segment, ...]
     plan: WritePlan | None = None
     refusal: str | None = None
+    sources: tuple[str, ...] = ()
