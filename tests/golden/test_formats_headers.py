@@ -20,7 +20,7 @@ each_image = pytest.mark.parametrize("image", images("vdi"), ids=lambda image: i
 def opened(image: CorpusImage) -> Image:
     data = read_image(image)
     files = MemoryFiles(data, image.files[0])
-    return probe(data[:4096], image.files[0]).open(files), data
+    return probe(data[:4096], data[-512:], image.files[0]).open(files), data
 
 
 def by_id(wanted: str) -> CorpusImage:
@@ -44,7 +44,7 @@ def test_the_facts_are_virtualbox_s(image: CorpusImage) -> None:
 @each_image
 def test_check_has_nothing_to_complain_about(image: CorpusImage) -> None:
     layer, data = opened(image)
-    check = probe(data[:4096], image.files[0]).check
+    check = probe(data[:4096], data[-512:], image.files[0]).check
     assert check is not None
     findings = list(check(MemoryFiles(data, image.files[0]), layer))
     assert [found for found in findings if found.severity is not Severity.NOTE] == []

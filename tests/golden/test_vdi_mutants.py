@@ -29,7 +29,7 @@ def damaged(mutant: Mutant) -> bytes:
 
 
 def opened(data: bytes) -> Layer:
-    return probe(data[:4096], "mutant.vdi").open(MemoryFiles(data, "mutant.vdi"))
+    return probe(data[:4096], data[-512:], "mutant.vdi").open(MemoryFiles(data, "mutant.vdi"))
 
 
 def refusal_of(data: bytes) -> StorageError | None:

@@ -33,7 +33,7 @@ def info(path: Path) -> dict[str, Any]:
 
 def opened(path: Path) -> tuple[Layer, bytes]:
     data = path.read_bytes()
-    return probe(data[:4096], str(path)).open(MemoryFiles(data, str(path))), data
+    return probe(data[:4096], data[-512:], str(path)).open(MemoryFiles(data, str(path))), data
 
 
 def findings(layer: Layer, data: bytes) -> list[Finding]:

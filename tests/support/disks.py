@@ -41,7 +41,13 @@ class OpenFile:
     def __init__(self, fd: int, path: str) -> None:
         self._fd = fd
         self.path = path
+        self.part = ""
         self.size = os.fstat(fd).st_size
+
+    def beside(self, name: str) -> OpenFile:
+        """As `Files.beside`; any name will do here."""
+        path = os.path.join(os.path.dirname(self.path), name)
+        return OpenFile(os.open(path, os.O_RDONLY), path)
 
     def read(self, offset: int, length: int) -> bytes:
         """As `Files.read`."""

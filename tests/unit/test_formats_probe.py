@@ -27,20 +27,20 @@ VDI_HEAD = make_image()[:4096]
     ],
 )
 def test_the_content_decides(head: bytes, path: str, name: str) -> None:
-    assert probe(head, path).name == name
+    assert probe(head, head[-512:], path).name == name
 
 
 @pytest.mark.parametrize("head", [b"", bytes(4096), VDI_HEAD[:67]])
 def test_a_vdi_name_without_a_vdi_header_is_corrupt(head: bytes) -> None:
     with pytest.raises(StorageError, match="no vdi header") as caught:
-        probe(head, "folder/a.vdi")
+        probe(head, head[-512:], "folder/a.vdi")
     assert (caught.value.kind, caught.value.path) == (ErrorKind.CORRUPT, "folder/a.vdi")
 
 
 @pytest.mark.parametrize("path", ["a.raw", "a.img", "a.iso", "a.dd", "a.bin", "a.IMG"])
 def test_a_vdi_header_under_a_raw_name_needs_a_word(path: str) -> None:
     with pytest.raises(StorageError, match="--format vdi or --format raw") as caught:
-        probe(VDI_HEAD, path)
+        probe(VDI_HEAD, VDI_HEAD[-512:], path)
     assert caught.value.kind is ErrorKind.INVALID
 
 

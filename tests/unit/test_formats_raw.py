@@ -65,7 +65,7 @@ def test_a_name_that_is_no_text_has_an_identity() -> None:
 
 
 def test_raw_never_claims_more_than_maybe() -> None:
-    assert raw.FORMAT.probe(b"") is raw.FORMAT.probe(bytes(4096)) is Match.MAYBE
+    assert raw.FORMAT.probe(b"", b"") is raw.FORMAT.probe(bytes(4096), bytes(512)) is Match.MAYBE
 
 
 @pytest.mark.parametrize(("variant", "reserve"), [(None, False), ("dynamic", False), ("fixed", True)])

@@ -79,7 +79,8 @@ class FileCut:
     file: str = ""
 
 
-FileChange = FileWrite | FileExtent | FileCut
+FileChange = FileWrite | FileExtent
+FileEdit = FileChange | FileCut
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class RepairStep:
     """
 
     message: str
-    changes: tuple[FileChange, ...]
+    changes: tuple[FileEdit, ...]
     loses: bool = False
 
 
@@ -162,8 +163,9 @@ class CreateRequest:
 class Format:
     """A plug-in record. A capability is the presence of a function, never a flag beside it.
 
-    ``probe`` gets the first 4096 bytes (fewer if the file is shorter) and never raises. ``open`` and
-    ``create`` raise StorageError; ``create`` yields the changes that make the file from an empty one.
+    ``probe`` gets the first 4096 bytes and the last 512 (fewer if the file is shorter), and never
+    raises. ``open`` and ``create`` raise StorageError; ``create`` yields the changes that make the file
+    from an empty one.
     ``variants`` are the creatable ones, the default first. ``check`` tells what is wrong, ``repair`` what
     it would do about it (nothing for a sound image), ``edit`` the changes that a header edit makes; it
     raises StorageError (UNSUPPORTED) for a field that the format doesn't have.
@@ -171,11 +173,11 @@ class Format:
 
     name: str
     extensions: tuple[str, ...]
-    probe: Callable[[bytes], Match]
+    probe: Callable[[bytes, bytes], Match]
     open: Callable[[Files], Layer]
     create: Callable[[CreateRequest], Iterator[FileChange]] | None = None
     check: Callable[[Files, Layer], Iterator[Finding]] | None = None
     repair: Callable[[Files, Layer], Iterator[RepairStep]] | None = None
-    edit: Callable[[Files, Layer, HeaderEdit], Iterator[FileChange]] | None = None
+    edit: Callable[[Files, Layer, HeaderEdit], Iterator[FileEdit]] | None = None
     variants: tuple[str, ...] = ()
     options: type[FormatOptions] = FormatOptions

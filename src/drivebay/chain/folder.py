@@ -14,7 +14,8 @@ from drivebay.errors import StorageError
 from drivebay.formats import format_named, probe
 from drivebay.model import NULL_UUID, ImageFacts
 
-_PROBE_LENGTH = 4096
+_HEAD_LENGTH = 4096
+_TAIL_LENGTH = 512
 _ENTRIES = 200_000  # a search that was pointed at "/" must end
 
 
@@ -36,7 +37,9 @@ def read_layer(fd: int, path: str, format_name: str | None = None) -> Layer:
     file = ImageFile(fd, path)
     if format_name is not None:
         return format_named(format_name).open(file)
-    return probe(file.read(0, _PROBE_LENGTH), path).open(file)
+    head = file.read(0, _HEAD_LENGTH)
+    tail = file.read(max(file.size - _TAIL_LENGTH, 0), _TAIL_LENGTH)
+    return probe(head, tail, path).open(file)
 
 
 def read_candidate(path: str) -> Candidate:

@@ -8,7 +8,10 @@ from drivebay.blockmap import Format, Match
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.formats import raw, vdi
 
-FORMATS: tuple[Format, ...] = (vdi.FORMAT, raw.FORMAT)  # raw last: it matches everything
+FORMATS: tuple[Format, ...] = (
+    vdi.FORMAT,
+    raw.FORMAT,  # last: it matches everything
+)
 
 
 def format_named(name: str) -> Format:
@@ -20,14 +23,14 @@ def format_named(name: str) -> Format:
     raise StorageError(ErrorKind.INVALID, f"there is no format {name!r}; name one of: {known}")
 
 
-def probe(head: bytes, path: str) -> Format:
-    """The format of the image that begins with ``head`` (its first 4096 bytes, or all of a shorter file).
+def probe(head: bytes, tail: bytes, path: str) -> Format:
+    """The format of the image that begins with ``head`` and ends with ``tail``, as `Format.probe` takes them.
 
     The content decides. A name that contradicts it raises StorageError: a guest that is given a raw
     disk could write another format's header into it, and so make the host open any file as its parent.
     """
     named = _format_of_extension(path)
-    found = next((candidate for candidate in FORMATS if candidate.probe(head) is Match.YES), None)
+    found = next((candidate for candidate in FORMATS if candidate.probe(head, tail) is Match.YES), None)
     if found is None and named not in (None, raw.FORMAT):
         raise _without_header(named, path)
     if found is not None and named is raw.FORMAT:

@@ -32,7 +32,7 @@ def identity(path: str) -> uuid.UUID:
     return uuid.uuid5(NAMESPACE, f"raw:{name}")
 
 
-def _probe(_head: bytes) -> Match:
+def _probe(_head: bytes, _tail: bytes) -> Match:
     return Match.MAYBE
 
 

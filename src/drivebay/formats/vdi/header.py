@@ -112,7 +112,7 @@ class Header:
         )
 
 
-def probe(head: bytes) -> Match:
+def probe(head: bytes, _tail: bytes = b"") -> Match:
     """YES by the signature alone: a damaged image is still VDI, and opening it tells what is wrong."""
     return Match.YES if head[64:68] == SIGNATURE.to_bytes(4, "little") else Match.NO
 
