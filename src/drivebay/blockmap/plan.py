@@ -25,7 +25,7 @@ class Journal(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """An unsigned number of ``width`` bytes at ``offset`` of source 0."""
+    """An unsigned number of ``width`` bytes at ``offset`` of the source that holds the table."""
 
     offset: int
     width: Literal[4, 8]
@@ -86,13 +86,14 @@ class WritePlan:
     ``zero`` is the raw entry for "zeros here", ``None`` where blocks can't be so marked. ``unit`` is
     the space one block takes in the source: ``lead`` bytes, then the block. ``first`` is where the first
     unit may begin (BUMP_COUNTER: begins) and ``limit`` how many units the format can count, or 0 for no
-    limit. ``counter`` holds the number of units in use; it is durable before an entry that needs it.
+    limit. ``counter`` holds the number of units in use (BUMP_EOF: where new space begins, in multiples of
+    ``align``); it is durable before an entry that needs it.
     ``punch`` tells whether zeroed bytes may be given back to the host.
 
     New space begins on multiples of ``align``. ``lead_data`` is put in front of a new block's bytes, and
     ``tail`` ends the file, wherever that is. ``leaf_flags`` and ``directory_flags`` go into new entries.
     ``leaf`` is the space of a new leaf table, which is filled with ``absent``, the raw entry of a block
-    that is not there. ``mirrors`` are the roots of redundant directories, each with leaf tables of its own.
+    that is not there.
     For presence bits BESIDE the entry, ``beside`` is their value for data and ``beside_zero`` for zeros.
     """
 
@@ -113,7 +114,6 @@ class WritePlan:
     directory_flags: int = 0
     leaf: int = 0
     absent: int = 0
-    mirrors: tuple[int, ...] = ()
     beside: int = 0
     beside_zero: int = 0
     refcounts: Refcounts | None = None
