@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import Literal
 
-from drivebay.blockmap.entry import BlockState
+from drivebay.blockmap.entry import BlockState, Entry
 
 
 class PresencePlace(enum.Enum):
@@ -32,3 +32,4 @@ class Presence:
     bit_order: Literal["msb", "lsb"] = "lsb"
     clear: BlockState = BlockState.ABSENT
     lead: int = 0
+    entry: Entry | None = None
