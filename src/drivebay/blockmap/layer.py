@@ -34,7 +34,11 @@ class Zeros:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Virtual bytes in packed pieces of different lengths: ``runs`` cover the segment in order."""
+    """Virtual bytes in packed pieces of different lengths.
+
+    ``runs`` are in order of their starts, lie within the segment and don't overlap; what no run covers
+    reads as zeros and hides the parent. There may be hundreds of thousands of them: bisect.
+    """
 
     start: int
     length: int
@@ -65,7 +69,8 @@ class Table:
     ``presence`` is needed where an entry can be SPLIT, ``packed`` where one can be PACKED.
 
     A DATA block must lie within its file (the disk's last block: the part that the disk has); with
-    ``short_tail`` the file may end within a block, and what it lacks reads as zeros.
+    ``short_tail`` the file may end within a block, and what it lacks reads as zeros. ``mirrors`` are the
+    roots of redundant directories in the same file, each with leaf tables of its own; only writes use them.
     """
 
     start: int
@@ -80,6 +85,7 @@ class Table:
     packed: PackedEntry | None = None
     data_source: int | None = None
     short_tail: bool = False
+    mirrors: tuple[int, ...] = ()
 
     @property
     def count(self) -> int:

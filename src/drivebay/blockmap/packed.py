@@ -16,6 +16,7 @@ class Codec(enum.Enum):
     LZMA = "lzma"  # an .xz stream, or LZMA alone
     LZFSE = "lzfse"
     ADC = "adc"  # Apple Data Compression
+    STORED = "stored"  # as they are; unlike DATA, they may begin at any byte
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,10 @@ class PackedEntry:
 
 @dataclass(frozen=True, slots=True)
 class PackedRun:
-    """``length`` virtual bytes at ``start``, packed into ``size`` bytes at ``offset`` of the source."""
+    """``length`` virtual bytes at ``start``, packed into ``size`` bytes at ``offset`` of the source.
+
+    Start and length are multiples of 512; a run is unpacked as a whole, so its length is moderate.
+    """
 
     start: int
     length: int
