@@ -12,6 +12,7 @@ corrupt, and so are a table, a leaf table or a bitmap outside of it.
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -164,9 +165,12 @@ def _ask_linear(image: Image, segment: Linear, depth: int, position: int) -> _An
 
 
 def _ask_packed(segment: Packed, position: int) -> _Answer:
-    number, run = next(
-        (n, run) for n, run in enumerate(segment.runs) if run.start <= position < run.start + run.length
-    )
+    number = bisect.bisect_right(segment.runs, position, key=lambda run: run.start) - 1
+    following = segment.runs[number + 1 : number + 2]
+    end = following[0].start if following else segment.start + segment.length
+    run = segment.runs[number] if number >= 0 else None
+    if run is None or position >= run.start + run.length:
+        return _Answer(BlockState.ZERO, end)
     skip = position - run.start
     record = Record(run.codec, segment.source, run.offset, run.size, run.length, skip, number)
     return _Answer(BlockState.PACKED, run.start + run.length, record=record)
@@ -261,38 +265,41 @@ class _Asked:
         assert presence is not None
         unit = presence.unit
         states = _SPLIT[presence.place](self, presence, place, offset)
-        if BlockState.DATA in states:
-            self._check_inside(offset)
         first = (self.position - self.begin) // unit
         end = next((n for n in range(first, len(states)) if states[n] is not states[first]), len(states))
+        if states[first] is BlockState.CORRUPT:
+            raise self.corrupt()
         border = min(self.begin + end * unit, self.begin + self.length)
         return _Answer(states[first], border, self.table.data, offset + self.position - self.begin)
 
     def lead(self, presence: Presence, _place: int, offset: int) -> list[BlockState]:
         """The units' states by the bitmap in front of the block."""
+        self._check_inside(offset)
         bitmap = self._bitmap(offset - presence.lead, 0)
         return _by_bits(presence, bitmap)
 
-    def interleaved(self, presence: Presence, _place: int, _offset: int) -> list[BlockState]:
+    def interleaved(self, presence: Presence, _place: int, offset: int) -> list[BlockState]:
         """The units' states by the bitmap block that a foreign entry points to."""
-        table = self.table
-        assert presence.entry is not None
+        self._check_inside(offset)
+        table, entry = self.table, presence.entry or self.table.entry
         group, number = divmod(self.block, table.interleave)
         foreign = group * (table.interleave + 1) + table.interleave
-        raw = self._number(table.root + foreign * table.entry.step, presence.entry)
-        if presence.entry.state(raw) is not BlockState.DATA:
+        raw = self._number(table.root + foreign * table.entry.step, entry)
+        if entry.state(raw) is not BlockState.DATA:
             raise self.corrupt()
-        bitmap = self._bitmap(presence.entry.offset(raw), number * (table.block // presence.unit))
+        bitmap = self._bitmap(entry.offset(raw), number * (table.block // presence.unit))
         return _by_bits(presence, bitmap)
 
-    def beside(self, presence: Presence, place: int, _offset: int) -> list[BlockState]:
+    def beside(self, presence: Presence, place: int, offset: int) -> list[BlockState]:
         """The units' states by the bits behind the entry."""
         behind = place + self.table.entry.width
         stored = self._stored(self.table.source, behind, 8)
         bits = int.from_bytes(stored, "little" if self.table.entry.byte_order == "<" else "big")
         data, zero = bits & 0xFFFFFFFF, bits >> 32
-        if data & zero:
-            raise self.corrupt()
+        if offset:
+            self._check_inside(offset)
+        elif self.table.data == self.table.source:
+            zero |= data  # nothing can lie where the header is
         return [_by_two_bits(data >> n & 1, zero >> n & 1, presence.clear) for n in range(32)]
 
     def _bitmap(self, offset: int, first: int) -> list[int]:
@@ -313,7 +320,7 @@ def _by_bits(presence: Presence, bits: list[int]) -> list[BlockState]:
 
 def _by_two_bits(data: int, zero: int, clear: BlockState) -> BlockState:
     if zero:
-        return BlockState.ZERO
+        return BlockState.CORRUPT if data else BlockState.ZERO
     return BlockState.DATA if data else clear
 
 

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import bz2
-import importlib
 import lzma
+import sys
 import zlib
 from collections.abc import Callable
 
+import lzfse
+
 from drivebay.blockmap import Codec
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+
+_ERRORS = (zlib.error, lzma.LZMAError, zstd.ZstdError, OSError, EOFError, IndexError, ValueError, MemoryError)
 
 
 class UnpackError(Exception):
@@ -19,7 +29,7 @@ def unpack(codec: Codec, packed: bytes, length: int) -> bytes:
     """The first ``length`` unpacked bytes; what follows the packed record is ignored."""
     try:
         unpacked = _UNPACKERS[codec](packed, length)
-    except (zlib.error, lzma.LZMAError, OSError, EOFError, IndexError, ValueError) as error:
+    except _ERRORS as error:
         raise UnpackError(str(error)) from error
     if len(unpacked) < length:
         raise UnpackError(f"{len(unpacked)} bytes instead of {length}")
@@ -43,12 +53,7 @@ def _lzma(packed: bytes, length: int) -> bytes:
 
 
 def _zstd(packed: bytes, length: int) -> bytes:
-    zstandard = importlib.import_module("zstandard")
-    try:
-        unpacked: bytes = zstandard.ZstdDecompressor().decompressobj().decompress(packed)
-    except zstandard.ZstdError as error:
-        raise UnpackError(str(error)) from error
-    return unpacked[:length]
+    return zstd.ZstdDecompressor().decompress(packed, length)
 
 
 def _adc(packed: bytes, length: int) -> bytes:
@@ -79,4 +84,6 @@ _UNPACKERS: dict[Codec, Callable[[bytes, int], bytes]] = {
     Codec.LZMA: _lzma,
     Codec.ZSTD: _zstd,
     Codec.ADC: _adc,
+    Codec.STORED: lambda packed, length: packed[:length],
+    Codec.LZFSE: lambda packed, _length: lzfse.decompress(packed),
 }
