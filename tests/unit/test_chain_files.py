@@ -18,6 +18,10 @@ def _folder(path: Path) -> None:
     path.mkdir()
 
 
+def _alone(name: str) -> ImageFile:
+    raise AssertionError(f"{name} is not asked for")
+
+
 def _socket(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(path))
@@ -83,7 +87,7 @@ def test_reads_end_at_the_end_of_the_file(tmp_path: Path) -> None:
     image = tmp_path / "a.img"
     image.write_bytes(b"0123456789")
     fd = open_file(str(image), writable=False)
-    file = ImageFile(fd, str(image))
+    file = ImageFile(fd, str(image), beside=_alone)
     assert file.size == 10
     assert file.read(0, 4) == b"0123"
     assert file.read(8, 1 << 60) == b"89"

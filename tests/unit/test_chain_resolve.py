@@ -12,8 +12,8 @@ import pytest
 
 from drivebay.blockmap import CreateRequest, FormatOptions, ParentLink
 from drivebay.chain import create_image, open_chain, write_image
-from drivebay.chain.folder import Candidate
-from drivebay.chain.search import ParentSearch, Wanted
+from drivebay.chain.candidate import Candidate, Wanted
+from drivebay.chain.search import ParentSearch, Seen
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.formats import format_named
 from drivebay.model import CacheMode
@@ -131,8 +131,8 @@ def test_a_link_that_takes_the_place_of_a_parent_is_not_followed(
     _family(tmp_path / "home" / "child.vdi", base)
     find = ParentSearch.find
 
-    def find_and_swap(places: ParentSearch, child: Wanted) -> Candidate:
-        found = find(places, child)
+    def find_and_swap(places: ParentSearch, child: Wanted, seen: Seen) -> Candidate:
+        found = find(places, child, seen)
         base.rename(secret)
         base.symlink_to(secret)
         return found
@@ -148,8 +148,8 @@ def test_a_file_that_takes_the_place_of_a_parent_is_noticed(
     _family(tmp_path / "child.vdi", base)
     find = ParentSearch.find
 
-    def find_and_swap(places: ParentSearch, child: Wanted) -> Candidate:
-        found = find(places, child)
+    def find_and_swap(places: ParentSearch, child: Wanted, seen: Seen) -> Candidate:
+        found = find(places, child, seen)
         base.unlink()
         _make(base)
         return found

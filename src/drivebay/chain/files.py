@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 
 from drivebay.errors import ErrorKind, StorageError, from_os_error
 
@@ -55,11 +56,16 @@ def _refuse_strange(mode: int, path: str) -> None:
 
 
 class ImageFile:
-    """What a format gets to see of an opened file (`drivebay.blockmap.Files`). Does not own ``fd``."""
+    """What a format gets to see of an opened file (`drivebay.blockmap.Files`). Does not own ``fd``.
 
-    def __init__(self, fd: int, path: str) -> None:
+    ``beside`` opens the image's further files by the names that it records.
+    """
+
+    def __init__(self, fd: int, path: str, beside: Callable[[str], ImageFile], *, part: str = "") -> None:
+        self.fd = fd
         self.path = path
-        self._fd = fd
+        self.part = part
+        self.beside = beside
         try:
             self.size = os.lseek(fd, 0, os.SEEK_END)
         except OSError as error:
@@ -77,7 +83,7 @@ class ImageFile:
 
     def _read_all(self, offset: int, length: int) -> bytes:
         pieces = []
-        while length > 0 and (piece := os.pread(self._fd, length, offset)):
+        while length > 0 and (piece := os.pread(self.fd, length, offset)):
             pieces.append(piece)
             offset += len(piece)
             length -= len(piece)

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from types import TracebackType
 from uuid import UUID
 
-from drivebay.chain.files import open_file
-from drivebay.chain.folder import Candidate, read_layer
-from drivebay.chain.locks import lock_file
-from drivebay.chain.search import ParentSearch, Wanted
-from drivebay.engine.direct import DirectSource
-from drivebay.engine.source import FileSource, OpenedLayer
+from drivebay.chain.candidate import Candidate, Wanted
+from drivebay.chain.fresh import check_fresh
+from drivebay.chain.gate import Gate
+from drivebay.chain.image import Access, FileIdentity, OpenedImage
+from drivebay.chain.search import ParentSearch
+from drivebay.engine.source import OpenedLayer
 from drivebay.errors import ErrorKind, StorageError
-from drivebay.model import NULL_UUID, CacheMode, ImageFacts
+from drivebay.model import NULL_UUID, CacheMode
 
 MAX_DEPTH = 1000
 
@@ -49,6 +49,7 @@ def close_layers(layers: Sequence[OpenedLayer]) -> None:
 def open_chain(
     path: str | os.PathLike[str],
     *,
+    part: str = "",
     writable: bool = False,
     cache: CacheMode = CacheMode.WRITEBACK,
     format_name: str | None = None,
@@ -58,84 +59,123 @@ def open_chain(
 ) -> Chain:
     """Open the image at ``path`` and all its parents, each locked: only the top is ever written.
 
-    ``format_name`` is the top's format, where its content shall not decide; ``search`` holds folders
-    and files where parents may be, beside the top's own folder. Without ``lock`` nothing is locked,
-    for a look at the headers. Raises StorageError, and then leaves nothing open.
+    ``part`` is a snapshot in the image's file, ``format_name`` the top's format, where its content shall
+    not decide; ``search`` holds folders and files where parents and further files may be, beside the
+    image's own folder. Without ``lock`` nothing is locked, for a look at the headers. Raises StorageError,
+    and then leaves nothing open.
     """
-    top = os.fspath(path)
-    layers: list[OpenedLayer] = []
+    gate = Gate(search)
+    layers = _Layers(cache, lock=lock)
     try:
-        layers.append(_open_top(top, format_name, writable=writable, cache=cache, lock=lock))
-        places = ParentSearch(top, search)
-        seen = {layers[0].layer.facts.uuid: top}
-        while layers[-1].layer.facts.differencing:
-            child = Wanted(layers[-1].sources[0].path, layers[-1].layer.facts)
-            _check_link(child, seen)
-            parent = places.find(child)
-            layers.append(open_layer(parent.path, cache=cache, lock=lock, follow=False))
-            facts = layers[-1].layer.facts
-            _check_same(parent, facts)
-            if not allow_stale_parent:
-                _check_fresh(child, parent.path, facts)
-            seen[facts.uuid] = parent.path
+        layers.add_top(os.fspath(path), Access(gate, writable, lock), format_name, part)
+        places = ParentSearch(layers.child.path, gate)
+        while layers.child.facts.differencing:
+            layers.check_link()
+            parent = places.find(layers.child, layers.seen)
+            layers.add_parent(parent, gate, allow_stale=allow_stale_parent)
     except BaseException:
-        close_layers(layers)
+        close_layers(layers.opened)
         raise
-    return Chain(tuple(layers))
+    return Chain(tuple(layers.opened))
+
+
+class _Layers:
+    """The layers opened so far, and what tells that a chain runs in a circle."""
+
+    def __init__(self, cache: CacheMode, *, lock: bool) -> None:
+        self.opened: list[OpenedLayer] = []
+        self.seen: dict[tuple[FileIdentity, str], str] = {}
+        self._uuids: dict[UUID, str] = {}
+        self._cache = cache
+        self._lock = lock
+
+    @property
+    def child(self) -> Wanted:
+        """The lowest layer so far."""
+        lowest = self.opened[-1]
+        return Wanted(lowest.sources[0].path, lowest.layer.facts)
+
+    def add_top(self, path: str, access: Access, format_name: str | None, part: str) -> None:
+        with OpenedImage(path, access, format_name=format_name, part=part) as image:
+            if access.writable and image.layer.plan is None:
+                raise _not_writable(image)
+            self._add(image)
+
+    def add_parent(self, parent: Candidate, gate: Gate, *, allow_stale: bool) -> None:
+        child = self.child
+        if parent.identity in self.seen:
+            raise _broken(child, f"its parent {child.parent} is its own descendant {parent.path}: a loop")
+        held = {file for file, _ in self.seen}
+        access = Access(gate, lock=self._lock, follow=False, held=held)
+        with OpenedImage(parent.path, access, format_name=parent.format_name, part=parent.part) as image:
+            _check_same(parent, image)
+            if not allow_stale:
+                check_fresh(child, parent.path, image.layer.facts)
+            self._add(image)
+
+    def _add(self, image: OpenedImage) -> None:
+        self.seen[image.identity] = image.files.path
+        self._uuids[image.layer.facts.uuid] = image.files.path
+        self.opened.append(image.take(self._cache))
+
+    def check_link(self) -> None:
+        """Whether a parent should be looked for at all."""
+        child, wanted = self.child, self.child.facts.parent_uuid
+        if not (child.key or child.facts.parent_names):
+            raise _broken(child, "it is differencing but names no parent")
+        if wanted != NULL_UUID and wanted == child.facts.uuid:
+            raise _broken(child, f"it names itself ({{{wanted}}}) as its parent")
+        if wanted != NULL_UUID and wanted in self._uuids:
+            descendant = self._uuids[wanted]
+            raise _broken(child, f"its parent {{{wanted}}} is its own descendant {descendant}: a loop")
+        if len(self.opened) == MAX_DEPTH:
+            raise _too_deep(child)
 
 
 def open_layer(
     path: str,
     format_name: str | None = None,
     *,
+    search: Sequence[str | os.PathLike[str]] = (),
+    part: str = "",
     writable: bool = False,
     cache: CacheMode = CacheMode.WRITEBACK,
     lock: bool = True,
-    follow: bool = True,
 ) -> OpenedLayer:
-    """Open one image alone, whether it has a parent or not; see `open_file`. Raises StorageError."""
-    fd = open_file(path, writable=writable, follow=follow)
-    try:
-        if lock:
-            lock_file(fd, path, exclusive=writable)
-        layer = read_layer(fd, path, format_name)
-        kind = DirectSource if cache is CacheMode.DIRECT else FileSource
-        return OpenedLayer(layer, (kind(fd, path, writable=writable),))
-    except BaseException:
-        os.close(fd)
-        raise
+    """Open one image alone, whether it has a parent or not. Raises StorageError."""
+    with open_image(path, format_name, search=search, part=part, writable=writable, lock=lock) as image:
+        return image.take(cache)
 
 
-def _open_top(
-    path: str, format_name: str | None, *, writable: bool, cache: CacheMode, lock: bool
-) -> OpenedLayer:
-    opened = open_layer(path, format_name, writable=writable, cache=cache, lock=lock)
-    if writable and opened.layer.plan is None:
-        close_layers([opened])
-        raise StorageError(
-            ErrorKind.UNSUPPORTED,
-            f"this image can't be written: {opened.layer.refusal}; open it read-only",
-            path=path,
-            operation="open for writing",
-        )
-    return opened
+def open_image(
+    path: str,
+    format_name: str | None = None,
+    *,
+    search: Sequence[str | os.PathLike[str]] = (),
+    part: str = "",
+    writable: bool = False,
+    lock: bool = True,
+) -> OpenedImage:
+    """Open the files of one image, to look at them or to edit them. Raises StorageError."""
+    return OpenedImage(path, Access(Gate(search), writable, lock), format_name=format_name, part=part)
 
 
-def _check_link(child: Wanted, seen: dict[UUID, str]) -> None:
-    parent = child.facts.parent_uuid
-    if parent == NULL_UUID:
-        raise _broken(child, "it is differencing but names no parent")
-    if parent == child.facts.uuid:
-        raise _broken(child, f"it names itself ({{{parent}}}) as its parent")
-    if parent in seen:
-        raise _broken(child, f"its parent {{{parent}}} is its own descendant {seen[parent]}: a loop")
-    if len(seen) == MAX_DEPTH:
-        raise StorageError(
-            ErrorKind.UNSUPPORTED,
-            f"the chain is deeper than {MAX_DEPTH} images; merge some of them",
-            path=child.path,
-            operation="open the chain",
-        )
+def _not_writable(image: OpenedImage) -> StorageError:
+    return StorageError(
+        ErrorKind.UNSUPPORTED,
+        f"this image can't be written: {image.layer.refusal}; open it read-only",
+        path=image.files.path,
+        operation="open for writing",
+    )
+
+
+def _too_deep(child: Wanted) -> StorageError:
+    return StorageError(
+        ErrorKind.UNSUPPORTED,
+        f"the chain is deeper than {MAX_DEPTH} images; merge some of them",
+        path=child.path,
+        operation="open the chain",
+    )
 
 
 def _broken(child: Wanted, what: str) -> StorageError:
@@ -147,26 +187,11 @@ def _broken(child: Wanted, what: str) -> StorageError:
     )
 
 
-def _check_same(found: Candidate, facts: ImageFacts) -> None:
-    if facts.uuid != found.facts.uuid:
+def _check_same(found: Candidate, image: OpenedImage) -> None:
+    if (image.identity, image.layer.facts.uuid) != (found.identity, found.facts.uuid):
         raise StorageError(
             ErrorKind.STATE,
             "somebody replaced this file while the chain was opened; try again",
             path=found.path,
             operation="open the chain",
         )
-
-
-def _check_fresh(child: Wanted, path: str, parent: ImageFacts) -> None:
-    recorded, found = child.facts.parent_modification_uuid, parent.modification_uuid
-    if NULL_UUID in (recorded, found) or recorded == found:
-        return
-    raise StorageError(
-        ErrorKind.STATE,
-        f"its parent {path} has changed behind it: the child was made on modification {{{recorded}}}, "
-        f"the parent now is at {{{found}}}. What the child shows may be garbage. "
-        "VirtualBox itself leaves this after it merged a snapshot; if you know that the two fit, "
-        "open them with --allow-stale-parent",
-        path=child.path,
-        operation="open the chain",
-    )

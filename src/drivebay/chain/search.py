@@ -1,68 +1,97 @@
-"""Finding an image by its UUID, and only where the user allowed to look.
+"""Finding an image's parent, by UUID or by name, and only where the user allowed to look.
 
-The gate: a file is opened as a parent only if it lies in the folder of the image that the user named,
-in a folder that the user granted (with what is below it), or was itself named by the user. A symbolic
-link counts as what it leads to.
+By UUID, a file is a candidate only if it lies in the folder of the image that the user named, in a
+folder that the user granted (with what is below it), or was itself named by the user. Names go through
+the gate. A symbolic link counts as what it leads to.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from uuid import UUID
+from collections.abc import Collection, Iterator
 
-from drivebay.chain.folder import Candidate, Folder, read_candidate
+from drivebay.chain.candidate import Candidate, Wanted, read_candidate
+from drivebay.chain.folder import Folder
+from drivebay.chain.gate import Gate
+from drivebay.chain.image import FileIdentity
 from drivebay.errors import ErrorKind, StorageError
-from drivebay.model import ImageFacts
 
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A child at ``path`` that looks for its parent."""
-
-    path: str
-    facts: ImageFacts
+Seen = Collection[tuple[FileIdentity, str]]
 
 
 class ParentSearch:
     """All places where the parents of one image may be. Folders are read once, when first needed."""
 
-    def __init__(self, image: str, search: Sequence[str | os.PathLike[str]]) -> None:
-        entries = [(os.fspath(entry), os.path.realpath(entry)) for entry in search]
-        for entry, real in entries:
-            _require_existing(entry, real)
-        self._folders = [Folder(os.path.dirname(os.path.realpath(image)), recursive=False)]
-        self._folders += [Folder(real, recursive=True) for _, real in entries if os.path.isdir(real)]
-        self._named = [real for _, real in entries if not os.path.isdir(real)]
+    def __init__(self, image: str, gate: Gate) -> None:
+        self._gate = gate
+        self._folders = [Folder(os.path.dirname(os.path.realpath(image)), gate, recursive=False)]
+        self._folders += [Folder(folder, gate, recursive=True) for folder in gate.folders]
 
-    def find(self, child: Wanted) -> Candidate:
+    def find(self, child: Wanted, seen: Seen = ()) -> Candidate:
         """The parent that ``child`` records.
 
-        Files that the user named go first, then the image's folder, then the granted folders in their
-        order; at last a named file of a format without UUIDs. Raises StorageError: NOT_FOUND, and STATE
-        where several files have the UUID and none is the recorded one.
+        Files that the user named go first, then the names that the child records, then what has the UUID
+        in the image's folder and in the granted folders in their order; at last a named file without a
+        UUID that is not ``seen`` in the chain yet. Raises StorageError: NOT_FOUND, READ_ONLY where only
+        the gate stands before it, and STATE where several files could be it.
         """
-        for found in self._chances(child.facts.parent_uuid):
+        problems: list[StorageError] = []
+        for found in self._chances(child, seen, problems):
             if found:
                 return _choose(found, child)
-        raise self._not_found(child)
+        for problem in problems:
+            if problem.kind is ErrorKind.READ_ONLY:
+                raise problem
+        raise self._not_found(child, problems)
 
-    def _chances(self, uuid: UUID) -> Iterator[list[Candidate]]:
-        named = [read_candidate(path) for path in self._named]
-        yield [candidate for candidate in named if candidate.facts.uuid == uuid]
+    def _chances(self, child: Wanted, seen: Seen, problems: list[StorageError]) -> Iterator[list[Candidate]]:
+        named = list(self._read(self._gate.named, child, problems))
+        yield [candidate for candidate in named if _is_named(candidate, child)]
+        for candidate in self._read(self._recorded(child, problems), child, problems):
+            if candidate.fits(child):
+                yield [candidate]
+            problems.append(_misfit(candidate))
         for folder in self._folders:
-            yield folder.images(self._grants).get(uuid, [])
-        yield [candidate for candidate in named if candidate.named_by_file]
+            yield folder.find(child.key) if child.key else []
+        yield [candidate for candidate in named if candidate.named_by_file and candidate.identity not in seen]
 
-    def _grants(self, path: str) -> bool:
-        return path in self._named or any(folder.grants(path) for folder in self._folders)
+    def _read(
+        self, paths: Iterator[str] | list[str], child: Wanted, problems: list[StorageError]
+    ) -> Iterator[Candidate]:
+        facts = child.facts
+        for path in paths:
+            try:
+                yield read_candidate(
+                    path, self._gate, format_name=facts.parent_format, part=facts.parent_part
+                )
+            except StorageError as error:
+                problems.append(error)
 
-    def _not_found(self, child: Wanted) -> StorageError:
-        looked = ", ".join([folder.describe() for folder in self._folders] + self._named)
+    def _recorded(self, child: Wanted, problems: list[StorageError]) -> Iterator[str]:
+        """The files that the child's names lead to: from its own folder, and in the granted ones."""
+        for name in child.facts.parent_names:
+            try:
+                path = self._gate.admit(name, child.path)
+            except StorageError as error:
+                if _exists(os.path.join(os.path.dirname(os.path.realpath(child.path)), name)):
+                    problems.append(error)
+            else:
+                if os.path.exists(path):
+                    yield path
+            yield from self._of_that_name(os.path.basename(name))
+
+    def _of_that_name(self, name: str) -> Iterator[str]:
+        for folder in self._gate.folders if name else []:
+            path = os.path.join(folder, name)
+            if _exists(path) and self._gate.grants(real := os.path.realpath(path)):
+                yield real
+
+    def _not_found(self, child: Wanted, problems: list[StorageError]) -> StorageError:
+        looked = ", ".join([folder.describe() for folder in self._folders] + self._gate.named)
         home = self._folders[0].path
         hint = os.path.dirname(home) if os.path.basename(home) == "Snapshots" else "DIR"
-        unreadable = [reason for folder in self._folders for reason in folder.unreadable]
+        unreadable = [str(problem) for problem in problems]
+        unreadable += [reason for folder in self._folders for reason in folder.unreadable]
         skipped = (
             f" {len(unreadable)} damaged or unreadable there, the first: {unreadable[0]}."
             if unreadable
@@ -70,21 +99,34 @@ class ParentSearch:
         )
         return StorageError(
             ErrorKind.NOT_FOUND,
-            f"its parent {{{child.facts.parent_uuid}}} was not found (looked in {looked}).{skipped} "
+            f"its parent {child.parent} was not found (looked in {looked}).{skipped} "
             f"Put the parent beside it, or say where it is: --search {hint}",
             path=child.path,
             operation="find the parent",
         )
 
 
-def _require_existing(entry: str, real: str) -> None:
-    if not os.path.exists(real):
-        raise StorageError(
-            ErrorKind.NOT_FOUND,
-            "this place to search does not exist; name a folder or an image file",
-            path=entry,
-            operation="search",
-        )
+def _exists(path: str) -> bool:
+    try:
+        return os.path.exists(path)
+    except ValueError:  # a NUL in a name
+        return False
+
+
+def _is_named(candidate: Candidate, child: Wanted) -> bool:
+    if child.key in candidate.keys:
+        return True
+    names = {os.path.basename(name) for name in child.facts.parent_names}
+    return os.path.basename(candidate.path) in names and candidate.fits(child)
+
+
+def _misfit(candidate: Candidate) -> StorageError:
+    return StorageError(
+        ErrorKind.STATE,
+        f"this is {{{candidate.facts.uuid}}}, another image",
+        path=candidate.path,
+        operation="find the parent",
+    )
 
 
 def _choose(found: list[Candidate], child: Wanted) -> Candidate:
@@ -97,7 +139,7 @@ def _choose(found: list[Candidate], child: Wanted) -> Candidate:
     paths = " and ".join(candidate.path for candidate in found)
     raise StorageError(
         ErrorKind.STATE,
-        f"several files could be its parent {{{child.facts.parent_uuid}}}: {paths}; "
+        f"several files could be its parent {child.parent}: {paths}; "
         "say which one with --search FILE, or move the others away",
         path=child.path,
         operation="find the parent",

@@ -11,6 +11,7 @@ def open_disk(path: Path, options: OpenOptions = DEFAULT, *, writable: bool = Fa
     """Open the image at ``path`` with its parents. Raises StorageError, and then leaves nothing open."""
     chain = open_chain(
         path,
+        part=options.part,
         writable=writable,
         cache=options.cache,
         format_name=options.format,

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 from drivebay import chain
-from drivebay.chain import close_layers, open_chain, open_layer
+from drivebay.chain import close_layers, open_chain, open_image, open_layer
 from drivebay.chain.create import Progress
-from drivebay.chain.files import ImageFile
 from drivebay.engine.source import OpenedLayer
 from drivebay.errors import ErrorKind, StorageError
-from drivebay.formats import format_named
 from drivebay.model import Finding, ImageFacts
 from drivebay.service.options import DEFAULT, OpenOptions, Path
 from drivebay.service.sizes import parse_size
@@ -21,17 +19,21 @@ from drivebay.service.sizes import parse_size
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """An image's facts, and the bytes that its file is long (``file_size``) and takes (``disk_usage``)."""
+    """An image's facts, and the bytes that its files are long (``file_size``) and take (``disk_usage``).
+
+    ``files`` are their paths, the image's own first.
+    """
 
     path: str
     facts: ImageFacts
     file_size: int
     disk_usage: int
+    files: tuple[str, ...]
 
 
 def image_info(path: Path, options: OpenOptions = DEFAULT) -> ImageInfo:
     """What the image says, its parents aside. Takes no lock: an image in use can be looked at."""
-    opened = open_layer(os.fspath(path), options.format, lock=False)
+    opened = open_layer(os.fspath(path), options.format, search=options.search, part=options.part, lock=False)
     try:
         return _info(opened)
     finally:
@@ -42,6 +44,7 @@ def chain_info(path: Path, options: OpenOptions = DEFAULT) -> Sequence[ImageInfo
     """What the image and all its parents say, the image first. Takes no locks."""
     with open_chain(
         path,
+        part=options.part,
         format_name=options.format,
         search=options.search,
         allow_stale_parent=options.allow_stale_parent,
@@ -51,20 +54,17 @@ def chain_info(path: Path, options: OpenOptions = DEFAULT) -> Sequence[ImageInfo
 
 
 def _info(opened: OpenedLayer) -> ImageInfo:
-    source = opened.sources[0]
-    usage = os.fstat(source.fd).st_blocks * 512
-    return ImageInfo(source.path, opened.layer.facts, source.size, usage)
+    usage = sum(os.fstat(source.fd).st_blocks * 512 for source in opened.sources)
+    files = tuple(source.path for source in opened.sources)
+    size = sum(source.size for source in opened.sources)
+    return ImageInfo(files[0], opened.layer.facts, size, usage, files)
 
 
 def check_image(path: Path, options: OpenOptions = DEFAULT) -> Sequence[Finding]:
     """What is wrong with this image; its parents are not needed. Raises StorageError, as opening does."""
-    opened = open_layer(os.fspath(path), options.format)
-    try:
-        check = format_named(opened.layer.facts.format).check
-        source = opened.sources[0]
-        return list(check(ImageFile(source.fd, source.path), opened.layer)) if check else []
-    finally:
-        close_layers([opened])
+    with open_image(os.fspath(path), options.format, search=options.search, part=options.part) as image:
+        check = image.format.check
+        return list(check(image.files, image.layer)) if check else []
 
 
 def create_image(

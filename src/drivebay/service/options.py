@@ -16,14 +16,16 @@ class OpenOptions:
     """How an image and its parents are found and opened.
 
     ``format`` is the image's format where its content shall not decide; ``search`` holds folders and
-    files where parents may be, beside the image's own folder; with ``allow_stale_parent`` a parent that
-    changed behind its child is accepted.
+    files where parents and an image's further files may be, beside the image's own folder; with
+    ``allow_stale_parent`` a parent that changed behind its child is accepted; ``part`` is a snapshot
+    in the image's file.
     """
 
     format: str | None = None
     search: Sequence[Path] = ()
     allow_stale_parent: bool = False
     cache: CacheMode = CacheMode.WRITEBACK
+    part: str = ""
 
 
 DEFAULT = OpenOptions()
