@@ -18,7 +18,17 @@ else:
     from backports import zstd
 
 
-_ERRORS = (zlib.error, lzma.LZMAError, zstd.ZstdError, OSError, EOFError, IndexError, ValueError, MemoryError)
+_ERRORS = (
+    zlib.error,
+    lzma.LZMAError,
+    zstd.ZstdError,
+    lzfse.error,
+    MemoryError,
+    OSError,
+    EOFError,
+    IndexError,
+    ValueError,
+)
 
 
 class UnpackError(Exception):
