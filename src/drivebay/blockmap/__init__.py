@@ -5,14 +5,10 @@ added here: it becomes a named strategy in the engine.
 """
 
 from drivebay.blockmap.entry import BlockState, Entry, Rule
+from drivebay.blockmap.filechange import FileChange, FileCut, FileEdit, FileExtent, FileWrite
 from drivebay.blockmap.format import (
     CreateRequest,
-    FileChange,
-    FileCut,
-    FileEdit,
-    FileExtent,
     Files,
-    FileWrite,
     Format,
     FormatOptions,
     HeaderEdit,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
+from drivebay.blockmap.filechange import FileChange, FileEdit
 from drivebay.blockmap.layer import Layer
 from drivebay.model import UNDECIDED, Finding, Geometry
 
@@ -44,43 +45,6 @@ class Files(Protocol):
         The gate: a name that leads out of the image's folder is refused, unless the user granted the place.
         Raises StorageError.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class FileWrite:
-    """Bytes to put at an offset of the new or edited file.
-
-    ``file`` is the name of a second file of the image, beside it; empty for the image itself.
-    """
-
-    offset: int
-    data: bytes
-    file: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class FileExtent:
-    """The file reaches to ``offset + length``; the range reads as zeros. ``file`` as in `FileWrite`.
-
-    With ``reserve`` the host's space is taken now, so that later writes there can't run out of it.
-    """
-
-    offset: int
-    length: int
-    reserve: bool = False
-    file: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class FileCut:
-    """The file ends at ``size``; what lay behind is gone. Only edits and repairs do this."""
-
-    size: int
-    file: str = ""
-
-
-FileChange = FileWrite | FileExtent
-FileEdit = FileChange | FileCut
 
 
 @dataclass(frozen=True, slots=True)

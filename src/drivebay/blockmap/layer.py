@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from drivebay.blockmap.entry import Entry
+from drivebay.blockmap.filechange import FileChange
 from drivebay.blockmap.packed import PackedEntry, PackedRun
 from drivebay.blockmap.plan import WritePlan
 from drivebay.blockmap.presence import Presence
@@ -113,6 +114,10 @@ class Layer:
     Source numbers count the layer's own files: 0 is the image itself, ``sources[i]`` is the name, as
     given to `Files.beside`, of source i + 1. ``plan`` is ``None`` where the image can't be written, and
     ``refusal`` then says why, for humans.
+
+    ``replay`` is what an interrupted writer left in the image's log: changes of source 0, in stages. The
+    description holds for the file as all of them leave it. Who writes applies them first, each stage
+    durable before the next; who only reads does so through them.
     """
 
     facts: ImageFacts
@@ -120,3 +125,4 @@ class Layer:
     plan: WritePlan | None = None
     refusal: str | None = None
     sources: tuple[str, ...] = ()
+    replay: tuple[tuple[FileChange, ...], ...] = ()

@@ -1,0 +1,42 @@
+"""Changes of an image's files, as formats ask for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class FileWrite:
+    """Bytes to put at an offset of the new or edited file.
+
+    ``file`` is the name of a second file of the image, beside it; empty for the image itself.
+    """
+
+    offset: int
+    data: bytes
+    file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FileExtent:
+    """The file reaches to ``offset + length``; the range reads as zeros. ``file`` as in `FileWrite`.
+
+    With ``reserve`` the host's space is taken now, so that later writes there can't run out of it.
+    """
+
+    offset: int
+    length: int
+    reserve: bool = False
+    file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FileCut:
+    """The file ends at ``size``; what lay behind is gone. Only edits and repairs do this."""
+
+    size: int
+    file: str = ""
+
+
+FileChange = FileWrite | FileExtent
+FileEdit = FileChange | FileCut
