@@ -6,10 +6,13 @@ import os
 
 from drivebay.blockmap import Format, Match
 from drivebay.errors import ErrorKind, StorageError
-from drivebay.formats import raw, vdi
+from drivebay.formats import qed, qcow, qcow2, raw, vdi
 
 FORMATS: tuple[Format, ...] = (
     vdi.FORMAT,
+    qed.FORMAT,
+    qcow.FORMAT,
+    qcow2.FORMAT,
     raw.FORMAT,  # last: it matches everything
 )
 
