@@ -1,28 +1,53 @@
-"""Image files and chains for tests, opened directly: so that any source can stand in for a file."""
+"""Disks of image files, opened directly: so that any source can stand in for a file."""
 
 from __future__ import annotations
 
-import itertools
 import os
-import uuid
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from drivebay.blockmap import CreateRequest, FileExtent, FormatOptions, Layer, ParentLink
 from drivebay.engine.direct import DirectSource
 from drivebay.engine.disk import Disk
 from drivebay.engine.source import FileSource, OpenedLayer
 from drivebay.errors import ErrorKind, StorageError
-from drivebay.formats import format_named
-from drivebay.model import CacheMode, Finding
-from support.interpreter import Image
+from drivebay.model import CacheMode
+from support.images import (
+    ImageSpec,
+    copy_image,
+    copy_sparse,
+    files_of,
+    findings,
+    format_of,
+    images_of,
+    make_image,
+    read_layer,
+)
+from support.open_file import OpenFile
+
+__all__ = [
+    "KIB",
+    "MIB",
+    "ImageSpec",
+    "MakeSource",
+    "copy_image",
+    "copy_sparse",
+    "direct_folder",
+    "direct_source",
+    "files_of",
+    "findings",
+    "format_of",
+    "images_of",
+    "make_image",
+    "open_disk",
+    "open_fd",
+    "open_layer",
+    "plain_source",
+    "read_layer",
+]
 
 KIB = 1 << 10
 MIB = 1 << 20
 MakeSource = Callable[[int, str, bool], FileSource]
-
-_identities = itertools.count(1)
 
 
 def plain_source(fd: int, path: str, writable: bool) -> FileSource:
@@ -35,86 +60,29 @@ def direct_source(fd: int, path: str, writable: bool) -> FileSource:
     return DirectSource(fd, path, writable=writable)
 
 
-class OpenFile:
-    """The `Files` gate over an open file."""
-
-    def __init__(self, fd: int, path: str) -> None:
-        self._fd = fd
-        self.path = path
-        self.part = ""
-        self.size = os.fstat(fd).st_size
-
-    def beside(self, name: str) -> OpenFile:
-        """As `Files.beside`; any name will do here."""
-        path = os.path.join(os.path.dirname(self.path), name)
-        return OpenFile(os.open(path, os.O_RDONLY), path)
-
-    def read(self, offset: int, length: int) -> bytes:
-        """As `Files.read`."""
-        return os.pread(self._fd, length, offset)
-
-
-@dataclass(frozen=True)
-class ImageSpec:
-    """One image to be made; ``size`` and ``block`` in bytes."""
-
-    size: int
-    block: int | None = None
-    variant: str = "dynamic"
-    format: str = "vdi"
-
-
-def make_image(path: Path, spec: ImageSpec, parent: Path | None = None) -> None:
-    """Create the image of ``spec`` at ``path``, which must not exist."""
-    with path.open("xb") as file:
-        if spec.format == "raw":
-            file.truncate(spec.size)
-            return
-        link = None
-        if parent is not None:
-            facts = read_layer(parent).facts
-            link = ParentLink(facts.uuid, facts.modification_uuid, parent.name)
-        request = CreateRequest(
-            spec.size,
-            FormatOptions("differencing" if link else spec.variant, spec.block),
-            uuid.UUID(int=next(_identities)),
-            uuid.UUID(int=next(_identities)),
-            parent=link,
-        )
-        create = format_named(spec.format).create
-        assert create is not None
-        for change in create(request):
-            if isinstance(change, FileExtent):
-                file.truncate(max(change.offset + change.length, os.fstat(file.fileno()).st_size))
-            else:
-                file.seek(change.offset)
-                file.write(change.data)
-
-
-def _format_of(path: str) -> str:
-    return Path(path).suffix[1:]
-
-
-def read_layer(path: Path) -> Layer:
-    """The description of the image at ``path``."""
-    with path.open("rb") as file:
-        return format_named(_format_of(path.name)).open(OpenFile(file.fileno(), str(path)))
-
-
 def open_layer(path: Path, *, writable: bool = False, source: MakeSource = plain_source) -> OpenedLayer:
     """Open one image."""
     fd = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
     return open_fd(fd, str(path), writable=writable, source=source)
 
 
-def open_fd(fd: int, path: str, *, writable: bool = False, source: MakeSource = plain_source) -> OpenedLayer:
-    """Open the image in ``fd``, and own it."""
+def open_fd(
+    fd: int,
+    path: str,
+    *,
+    writable: bool = False,
+    source: MakeSource = plain_source,
+    others: Mapping[str, int] | None = None,
+) -> OpenedLayer:
+    """Open the image in ``fd``, with further files by name, and own them."""
+    files = OpenFile(fd, path, flags=os.O_RDWR if writable else os.O_RDONLY, others=others)
     try:
-        layer = format_named(_format_of(path)).open(OpenFile(fd, path))
-        return OpenedLayer(layer, (source(fd, path, writable),))
+        layer = format_of(path).open(files)
+        taken = files.take(layer.sources)
     except BaseException:
-        os.close(fd)
+        files.close()
         raise
+    return OpenedLayer(layer, tuple(source(fd, path, writable) for fd, path in taken))
 
 
 def open_disk(
@@ -134,38 +102,9 @@ def open_disk(
         return Disk(layers, writable=writable, cache=cache, map_budget=map_budget)
     except BaseException:
         for opened in layers:
-            opened.sources[0].close()
+            for each in opened.sources:
+                each.close()
         raise
-
-
-def findings(path: Path) -> list[Finding]:
-    """What the format's check has to say about the image."""
-    with path.open("rb") as file:
-        gate = OpenFile(file.fileno(), str(path))
-        known = format_named(_format_of(path.name))
-        layer = known.open(gate)
-        return list(known.check(gate, layer)) if known.check else []
-
-
-def images_of(paths: Iterable[Path]) -> list[Image]:
-    """The chain as the interpreter takes it: descriptions and bytes, top first."""
-    return [(read_layer(path), path.read_bytes()) for path in paths]
-
-
-def copy_sparse(path: Path, folder: Path) -> Path:
-    """A copy of ``path`` in ``folder``, with its holes."""
-    copy = folder / path.name
-    with path.open("rb") as source, copy.open("xb") as target:
-        position, end = 0, path.stat().st_size
-        while position < end:
-            try:
-                start = os.lseek(source.fileno(), position, os.SEEK_DATA)
-            except OSError:  # nothing but a hole is left
-                break
-            position = os.lseek(source.fileno(), start, os.SEEK_HOLE)
-            os.pwrite(target.fileno(), os.pread(source.fileno(), position - start, start), start)
-        target.truncate(end)
-    return copy
 
 
 def direct_folder(candidates: Iterable[Path]) -> Path:

@@ -1,0 +1,163 @@
+"""Image files for tests: made, described, checked and copied, in any format and without the engine."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from drivebay.blockmap import CreateRequest, FileCut, FileEdit, FileExtent, Format, Layer, ParentLink
+from drivebay.chain.candidate import identity_uuid
+from drivebay.formats import FORMATS, format_named
+from drivebay.model import Finding, physical_geometry
+from support.interpreter import Image
+from support.open_file import OpenFile
+
+_identities = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """One image to be made; ``size`` and ``block`` in bytes.
+
+    ``variant`` is the format's own choice where it is ``None``; ``options`` are further fields of the
+    format's options, as pairs.
+    """
+
+    size: int
+    block: int | None = None
+    variant: str | None = None
+    format: str = "vdi"
+    options: tuple[tuple[str, object], ...] = ()
+
+    @property
+    def extension(self) -> str:
+        """How the image's name ends, without the dot."""
+        return format_named(self.format).extensions[0]
+
+
+def make_image(path: Path, spec: ImageSpec, parent: Path | None = None, **request: object) -> None:
+    """Create the image of ``spec`` at ``path``, which must not exist; further fields of `CreateRequest`."""
+    if spec.format == "raw":
+        with path.open("xb") as file:
+            file.truncate(spec.size)
+        return
+    kind = format_named(spec.format)
+    assert kind.create is not None
+    path.touch(exist_ok=False)
+    apply_changes(path, kind.create(request_for(path, spec, parent, **request)))
+
+
+def request_for(path: Path, spec: ImageSpec, parent: Path | None = None, **more: object) -> CreateRequest:
+    """What the format of ``spec`` is asked for."""
+    options = format_named(spec.format).options
+    fields: dict[str, object] = {
+        "size": spec.size,
+        "options": options(variant=spec.variant, block_size=spec.block, **dict(spec.options)),  # type: ignore[arg-type]
+        "uuid": uuid.UUID(int=next(_identities) << 64),
+        "modification_uuid": uuid.UUID(int=next(_identities) << 64),
+        "parent": link_to(parent, path.parent) if parent else None,
+        "pchs": physical_geometry(spec.size),
+        "name": path.name,
+    }
+    return CreateRequest(**fields | more)  # type: ignore[arg-type]
+
+
+def link_to(parent: Path, folder: Path) -> ParentLink:
+    """What a child in ``folder`` records about ``parent``."""
+    facts = read_layer(parent).facts
+    return ParentLink(
+        identity_uuid(facts, str(parent)),
+        facts.modification_uuid,
+        os.path.relpath(parent, folder),
+        absolute=str(parent.resolve()),
+        format=facts.format,
+        content_id=facts.content_id,
+        sector_size=facts.sector_size,
+    )
+
+
+def apply_changes(path: Path, changes: Iterable[FileEdit]) -> None:
+    """Make ``changes`` to the image at ``path`` and to the files beside it."""
+    with contextlib.ExitStack() as stack:
+        files: dict[str, int] = {}
+        for change in changes:
+            if change.file not in files:
+                place = path.parent / change.file if change.file else path
+                files[change.file] = os.open(place, os.O_RDWR | os.O_CREAT, 0o644)
+                stack.callback(os.close, files[change.file])
+            _apply(files[change.file], change)
+
+
+def _apply(fd: int, change: FileEdit) -> None:
+    if isinstance(change, FileCut):
+        os.ftruncate(fd, change.size)
+    elif isinstance(change, FileExtent):
+        os.ftruncate(fd, max(change.offset + change.length, os.fstat(fd).st_size))
+    else:
+        assert os.pwrite(fd, change.data, change.offset) == len(change.data)
+
+
+def format_of(path: Path | str) -> Format:
+    """The format by the name's extension: these tests name images so that it tells."""
+    extension = Path(path).suffix[1:]
+    return next(kind for kind in FORMATS if extension == kind.name or extension in kind.extensions)
+
+
+@contextlib.contextmanager
+def opened_files(path: Path, part: str = "") -> Iterator[tuple[OpenFile, Format]]:
+    """The files of the image at ``path``, for reading, and its format."""
+    files = OpenFile(os.open(path, os.O_RDONLY), str(path), part=part)
+    try:
+        yield files, format_of(path)
+    finally:
+        files.close()
+
+
+def read_layer(path: Path, part: str = "") -> Layer:
+    """The description of the image at ``path``."""
+    with opened_files(path, part) as (files, kind):
+        return kind.open(files)
+
+
+def findings(path: Path) -> list[Finding]:
+    """What the format's check has to say about the image."""
+    with opened_files(path) as (files, kind):
+        return list(kind.check(files, kind.open(files))) if kind.check else []
+
+
+def files_of(path: Path) -> list[Path]:
+    """All files of the image, itself first: in the order of the layer's sources."""
+    return [path, *(path.parent / name for name in read_layer(path).sources)]
+
+
+def images_of(paths: Iterable[Path]) -> list[Image]:
+    """The chain as the interpreter takes it: descriptions and bytes, top first."""
+    return [(read_layer(path), *(file.read_bytes() for file in files_of(path))) for path in paths]
+
+
+def copy_image(path: Path, folder: Path) -> Path:
+    """A copy of the image with all its files in ``folder``, with their holes."""
+    for file in files_of(path):
+        copy_sparse(file, folder)
+    return folder / path.name
+
+
+def copy_sparse(path: Path, folder: Path) -> Path:
+    """A copy of the file ``path`` in ``folder``, with its holes."""
+    copy = folder / path.name
+    with path.open("rb") as source, copy.open("xb") as target:
+        position, end = 0, path.stat().st_size
+        while position < end:
+            try:
+                start = os.lseek(source.fileno(), position, os.SEEK_DATA)
+            except OSError:  # nothing but a hole is left
+                break
+            position = os.lseek(source.fileno(), start, os.SEEK_HOLE)
+            os.pwrite(target.fileno(), os.pread(source.fileno(), position - start, start), start)
+        target.truncate(end)
+    return copy
