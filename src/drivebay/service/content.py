@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from drivebay.chain.create import Progress
+from drivebay.chain.apply import Progress
 from drivebay.engine.disk import Disk
 from drivebay.model import ExtentState
 

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from drivebay import chain
 from drivebay.chain import close_layers, open_chain, open_image, open_layer
-from drivebay.chain.create import Progress
+from drivebay.chain.apply import Progress
 from drivebay.engine.source import OpenedLayer
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.model import Finding, ImageFacts

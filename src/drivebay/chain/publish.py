@@ -1,0 +1,118 @@
+"""New files that appear together, whole and durable, or not at all.
+
+They are written into a hidden folder beside their place, and then get their names: the image's further
+files first, the image last. A name ``FOLDER/FILE`` makes the image a folder, which appears by one rename.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterable
+
+from drivebay.blockmap import FileChange
+from drivebay.chain.apply import Progress, apply_change, sync_folder
+from drivebay.engine.source import FileSource
+from drivebay.errors import ErrorKind, StorageError, from_os_error
+
+_NEW = os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+def write_image(path: str, changes: Iterable[FileChange], progress: Progress | None = None) -> None:
+    """Apply ``changes`` to empty files and give them their names, which must be free.
+
+    The image itself is called ``path``; ``progress`` is told of the host's space being reserved. Raises
+    StorageError.
+    """
+    try:
+        _require_free(path)
+        with _Staging(path) as staging:
+            for change in changes:
+                apply_change(staging.source(change.file), change, progress)
+            staging.publish()
+    except OSError as error:
+        raise from_os_error(error, "create", path=path) from error
+
+
+def _require_free(path: str) -> None:
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+
+
+class _Staging:
+    """The hidden folder, and the files in it by the names that the format gives them."""
+
+    def __init__(self, path: str) -> None:
+        self._folder, self._name = os.path.split(path)
+        self._aside = os.path.join(self._folder, f".{self._name[:200]}.{secrets.token_hex(4)}.new")
+        self._sources: dict[str, FileSource] = {}
+        os.mkdir(self._aside)
+
+    def __enter__(self) -> _Staging:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for source in self._sources.values():
+            source.close()
+        shutil.rmtree(self._aside, ignore_errors=True)
+
+    def source(self, name: str) -> FileSource:
+        """The file that the format calls ``name``."""
+        name = name or self._name
+        if name not in self._sources:
+            self._sources[name] = self._create(name)
+        return self._sources[name]
+
+    def _create(self, name: str) -> FileSource:
+        folder, plain = os.path.split(name)
+        if folder not in ("", self._name) or plain in ("", ".", ".."):
+            raise StorageError(
+                ErrorKind.INVALID,
+                f"a file of the image can't be called {name!r}; choose another name for the image",
+                path=os.path.join(self._folder, self._name),
+                operation="create",
+            )
+        if folder:
+            os.makedirs(os.path.join(self._aside, folder), exist_ok=True)
+        path = os.path.join(self._aside, name)
+        return FileSource(os.open(path, os.O_RDWR | _NEW, 0o666), path, writable=True)
+
+    def publish(self) -> None:
+        for source in self._sources.values():
+            source.sync()
+        bundle = os.path.join(self._aside, self._name)
+        if os.path.isdir(bundle):
+            sync_folder(bundle)
+            _require_free(os.path.join(self._folder, self._name))
+            os.rename(bundle, os.path.join(self._folder, self._name))
+        else:
+            self._publish_files()
+        sync_folder(self._folder or ".")
+
+    def _publish_files(self) -> None:
+        published: list[str] = []
+        try:
+            for name in sorted(self._sources, key=self._name.__eq__):  # the image itself comes last
+                path = os.path.join(self._folder, name)
+                _publish(os.path.join(self._aside, name), path)
+                published.append(path)
+        except BaseException:
+            for path in published:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+            raise
+
+
+def _publish(aside: str, path: str) -> None:
+    try:
+        os.link(aside, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise OSError(error.errno, error.strerror, path) from error
+        # No hard links here: take the name with an empty file, then put the image in its place.
+        os.close(os.open(path, os.O_WRONLY | _NEW))
+        os.rename(aside, path)
