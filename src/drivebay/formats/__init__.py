@@ -6,13 +6,14 @@ import os
 
 from drivebay.blockmap import Format, Match
 from drivebay.errors import ErrorKind, StorageError
-from drivebay.formats import qed, qcow, qcow2, raw, vdi
+from drivebay.formats import dmg, qcow, qcow2, qed, raw, vdi
 
 FORMATS: tuple[Format, ...] = (
     vdi.FORMAT,
     qed.FORMAT,
     qcow.FORMAT,
     qcow2.FORMAT,
+    dmg.FORMAT,
     raw.FORMAT,  # last: it matches everything
 )
 
