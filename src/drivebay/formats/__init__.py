@@ -6,7 +6,7 @@ import os
 
 from drivebay.blockmap import Format, Match
 from drivebay.errors import ErrorKind, StorageError
-from drivebay.formats import dmg, qcow, qcow2, qed, raw, vdi
+from drivebay.formats import dmg, qcow, qcow2, qed, raw, vdi, vhd
 
 FORMATS: tuple[Format, ...] = (
     vdi.FORMAT,
@@ -14,6 +14,7 @@ FORMATS: tuple[Format, ...] = (
     qcow.FORMAT,
     qcow2.FORMAT,
     dmg.FORMAT,
+    vhd.FORMAT,
     raw.FORMAT,  # last: it matches everything
 )
 
