@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from drivebay.engine.epoch import Committer, Epoch
-from drivebay.engine.space import UnitSpace
+from drivebay.engine.unit_space import UnitSpace
 from drivebay.engine.writer import Writer
 from support.chains import build_chain
 from support.crash import Script, damages, record
@@ -23,44 +24,47 @@ Commit = Callable[[Committer, Epoch], None]
 
 def entries_before_data(committer: Committer, epoch: Epoch) -> None:
     write_entries(committer, epoch)
-    committer._sync()
+    committer._files.sync()
     committer._reserve()
-    committer._sync()
 
 
 def no_barrier_before_entries(committer: Committer, epoch: Epoch) -> None:
-    committer._reserve()
+    write_reservations(committer)
     write_entries(committer, epoch)
-    committer._sync()
+    committer._files.sync()
 
 
 def no_barrier_at_all(committer: Committer, epoch: Epoch) -> None:
-    committer._reserve()
+    write_reservations(committer)
     write_entries(committer, epoch)
 
 
 def no_barrier_after_entries(committer: Committer, epoch: Epoch) -> None:
     committer._reserve()
-    committer._sync()
     write_entries(committer, epoch)
 
 
 def counter_after_entries(committer: Committer, epoch: Epoch) -> None:
-    committer._sync()
+    committer._files.sync()
     write_entries(committer, epoch)
-    committer._sync()
+    committer._files.sync()
     committer._reserve()
-    committer._sync()
 
 
 def entries_forgotten(committer: Committer, _epoch: Epoch) -> None:
     committer._reserve()
-    committer._sync()
+
+
+def write_reservations(committer: Committer) -> None:
+    for stage in [*committer._reservations(), committer._marks.changes()]:
+        for change in stage:
+            committer._files.write(change)
 
 
 def write_entries(committer: Committer, epoch: Epoch) -> None:
-    if epoch.entries and committer._space is not None:
-        committer._write_entries(committer._space.table, epoch.entries)
+    below, above = committer._tables[0].changes({block: value for (_, block), value in epoch.entries.items()})
+    for change in [*below, *above]:
+        committer._files.write(change)
 
 
 def commit_by(order: Commit) -> Callable[[Committer], None]:
@@ -86,9 +90,8 @@ def found_damage(folder: Path, script: Script, *, fill_top: bool) -> str | None:
 
 def right_order(committer: Committer, epoch: Epoch) -> None:
     committer._reserve()
-    committer._sync()
     write_entries(committer, epoch)
-    committer._sync()
+    committer._files.sync()
 
 
 def test_the_right_order_does_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,12 +123,12 @@ def test_a_unit_reused_before_its_entry_is_gone_is_found(
 ) -> None:
     drop = Writer._drop_block
 
-    def drop_and_hand_out(writer: Writer, position: int, length: int) -> None:
-        drop(writer, position, length)
+    def drop_and_hand_out(writer: Writer, target: Any) -> None:
+        drop(writer, target)
         freed = writer._committer.epoch.freed
-        assert writer._space is not None
+        active = writer._tables[0]
         while freed:
-            writer._space.give_back(freed.pop())
+            active.space.give_back(active.table.entry.offset(freed.pop()[1]))
 
     monkeypatch.setattr(Writer, "_drop_block", drop_and_hand_out)
     assert found_damage(tmp_path, reuse, fill_top=True)
@@ -139,5 +142,6 @@ def test_a_unit_that_is_not_zeroed_is_found(tmp_path: Path, monkeypatch: pytest.
     assert any(damages(recording, seed=5, torn=TORN))
 
 
-def retire_without_punching(space: UnitSpace, units: list[int], newest: int) -> None:
-    space._retired.extend((newest, unit) for unit in units)
+def retire_without_punching(space: UnitSpace, raws: Sequence[int], newest: int) -> None:
+    offsets = [space._table.entry.offset(raw) for raw in raws]
+    space._retired.extend((newest, space._unit_at(offset)) for offset in offsets)

@@ -165,7 +165,7 @@ def test_data_of_several_files_are_numbered_through_the_chain() -> None:
     layers.append(Layer(ImageFacts("test", "test", 1 << 20), (Linear(0, 1 << 20, 0, 4096),)))
     chain = [opened(layer, bytes(1 << 20), bytes(1 << 20)) for layer in layers]
     page_map = PageMap(chain, 1 << 20, 4096)
-    page_map.install(0, *page_map.build(0), range(0))
+    page_map.install(0, *page_map.build(0), range(1))
     pieces = list(page_map.pieces(0, 1 << 20))
     assert [(p.state, p.source, p.offset) for p in pieces] == [
         (BlockState.ZERO, 0, 0),

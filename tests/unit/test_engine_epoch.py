@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+import struct
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from drivebay.blockmap import Allocator, Table, WritePlan
 from drivebay.engine.disk import Disk
-from drivebay.engine.epoch import consecutive
+from drivebay.engine.leaves import EntryWriter
+from drivebay.engine.metadata import MetadataFiles
 from drivebay.engine.source import Buffer, FileSource
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.model import CacheMode
@@ -250,9 +253,18 @@ def test_the_modification_mark_changes_before_the_first_write_and_with_each_comm
     assert read_layer(path).facts.uuid.int
 
 
-def test_entries_are_written_in_runs() -> None:
-    assert consecutive({5: 50, 1: 10, 2: 20, 7: 70, 6: 60}) == [(1, [10, 20]), (5, [50, 60, 70])]
-    assert consecutive({}) == []
-    runs = consecutive(dict.fromkeys(range(10_000), 1))
-    assert sum(len(raws) for _, raws in runs) == 10_000
-    assert [first for first, _ in runs] == [0, 4096, 8192]
+def test_entries_are_written_in_runs(path: Path) -> None:
+    table = read_layer(path).segments[0]
+    assert isinstance(table, Table)
+    files = MetadataFiles([], durable=True)
+    writer = EntryWriter(table, table.root, files, None, WritePlan(Allocator.BUMP_COUNTER))
+    changes, above = writer.changes({5: 50, 1: 10, 2: 20, 7: 70, 6: 60})
+    runs = [(1, [10, 20]), (5, [50, 60, 70])]
+    encoded = [struct.pack(f"<{len(raws)}I", *raws) for _, raws in runs]
+    places = [table.root + first * 4 for first, _ in runs]
+    assert changes == [(0, place, data) for place, data in zip(places, encoded, strict=True)]
+    assert above == []
+    assert writer.changes({}) == ([], [])
+    many, _ = writer.changes(dict.fromkeys(range(10_000), 1))
+    assert [(change.offset - table.root) // 4 for change in many] == [0, 4096, 8192]
+    assert sum(len(change.data) for change in many) == 40_000

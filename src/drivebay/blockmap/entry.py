@@ -37,6 +37,8 @@ class Entry:
     The first rule that matches gives the state; where none matches it is DATA, and the block's bytes
     begin at ``base + ((raw & mask) >> shift) * scale`` in the source: a multiple of 512. A DATA entry is
     exclusively the layer's own, so that it may be written in place, if all bits of ``owned`` are set.
+
+    In read-only formats, ``((raw & fine_mask) >> fine_shift) * fine_scale`` is added to the offset.
     """
 
     width: Literal[4, 8]
@@ -48,6 +50,9 @@ class Entry:
     shift: int = 0
     owned: int = 0
     stride: int = 0
+    fine_mask: int = 0
+    fine_shift: int = 0
+    fine_scale: int = 0
 
     @property
     def step(self) -> int:
@@ -60,7 +65,8 @@ class Entry:
 
     def offset(self, raw: int) -> int:
         """Where the bytes of a DATA entry begin in the source."""
-        return self.base + ((raw & self.mask) >> self.shift) * self.scale
+        coarse = ((raw & self.mask) >> self.shift) * self.scale
+        return self.base + coarse + ((raw & self.fine_mask) >> self.fine_shift) * self.fine_scale
 
     def state(self, raw: int) -> BlockState:
         """The state of a raw entry."""

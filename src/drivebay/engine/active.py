@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from drivebay.blockmap import Allocator, Layer, Table
+from drivebay.blockmap import Journal as JournalKind
+from drivebay.blockmap import Table, WritePlan
+from drivebay.engine.active_table import ActiveTable
 from drivebay.engine.epoch import Committer
+from drivebay.engine.journal import Journal, OrderedJournal
+from drivebay.engine.metadata import MetadataFiles
 from drivebay.engine.shared import Shared
-from drivebay.engine.space import UnitSpace
 from drivebay.engine.writer import Writer
 from drivebay.errors import ErrorKind, StorageError
 
@@ -22,22 +25,24 @@ class ActiveLayer:
             raise StorageError(
                 ErrorKind.READ_ONLY, f"cannot be written: {reason}; open it read-only", path=path
             )
-        space = None
-        if plan.allocator is Allocator.BUMP_COUNTER:
-            table = _table_of(top.layer)
-            space = UnitSpace(top.sources[table.source], table, plan)
-        self.committer = Committer(shared, plan, top.sources, space, durable=durable)
-        self.writer = Writer(shared, self.committer, plan, space)
+        self._files = MetadataFiles(top.sources, durable=durable)
+        tables = [
+            ActiveTable(segment, plan, top.sources, self._files)
+            for segment in top.layer.segments
+            if isinstance(segment, Table)
+        ]
+        self.committer = Committer(shared, plan, tables, self._files, _journal(plan, self._files))
+        self.writer = Writer(shared, self.committer, plan, tables)
 
     @property
     def poisoned(self) -> bool:
         """Whether writes are refused since the host failed to make data durable."""
-        return self.committer.poisoned is not None
+        return self._files.poisoned is not None
 
     @property
     def ready(self) -> bool:
         """Whether writes may go on without another check."""
-        return self.committer.armed and self.committer.poisoned is None
+        return self.committer.armed and self._files.poisoned is None
 
     def arm(self) -> None:
         """Make sure that writes may begin. Raises what forbids them."""
@@ -46,5 +51,10 @@ class ActiveLayer:
             self.committer.arm()
 
 
-def _table_of(layer: Layer) -> Table:
-    return next(segment for segment in layer.segments if isinstance(segment, Table))
+def _journal(plan: WritePlan, files: MetadataFiles) -> Journal:
+    if plan.journal is JournalKind.VHDX_LOG:
+        from drivebay.engine.vhdx_log import VhdxLog  # few disks need it
+
+        assert plan.log is not None
+        return VhdxLog(files, plan.log)
+    return OrderedJournal(files)

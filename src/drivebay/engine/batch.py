@@ -10,6 +10,7 @@ import enum
 from collections.abc import Sequence
 
 from drivebay.blockmap import BlockState
+from drivebay.engine.decode import SPLIT_ENTRY
 from drivebay.engine.mapentry import DATA_FLOOR, OFFSET_MASK, SOURCE_LIMIT, STATE_SHIFT, TAG_SHIFT, UNIT_SHIFT
 from drivebay.engine.pagemap import PAGE_ENTRIES, PAGE_SHIFT, PageMap
 from drivebay.engine.source import AT_ONCE
@@ -56,8 +57,10 @@ def read_batch(page_map: PageMap, requests: Sequence[tuple[int, memoryview]]) ->
                 add(LATER)
             else:
                 add(DONE if done == length else LATER)
+        elif entry < _UNREADABLE:
+            add(ZERO)
         else:
-            add(ZERO if entry < _UNREADABLE else LATER)
+            add(_read_across(page_map, offset, view) if entry == SPLIT_ENTRY else LATER)
     return outcomes
 
 
@@ -107,7 +110,7 @@ def write_batch(
         entry = page[offset >> shift & _PAGE_MASK]
         tag = entry >> TAG_SHIFT
         if tag not in tags:
-            add(LATER)
+            add(_write_across(page_map, tags, offset, view) if entry == SPLIT_ENTRY else LATER)
             continue
         position = ((entry & OFFSET_MASK) << UNIT_SHIFT) + within
         try:

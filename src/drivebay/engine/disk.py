@@ -81,7 +81,7 @@ class Disk:
     @property
     def stats(self) -> DiskStats:
         """Counters; the same object at every call, brought up to date."""
-        self._stats.map_bytes = len(self._map.pages) * PAGE_BYTES
+        self._stats.map_bytes = self._map.bytes
         return self._stats
 
     def _check(self, offset: int, length: int) -> None:
@@ -212,7 +212,7 @@ class Disk:
         with self._operations.under_way(writes=False):
             self._reader.load(position, 1)
             try:
-                return self._map.pages[index][:], dict(self._map.splits)
+                return self._map.pages[index][:], dict(self._map.splits[index])
             finally:
                 self._changed.release()
 
@@ -271,6 +271,7 @@ class Disk:
         try:
             if self._active is not None:
                 self._active.committer.flush()
+                self._active.committer.close()
         finally:
             for source in self._map.sources:
                 source.close()

@@ -8,11 +8,10 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from drivebay.blockmap import BlockState
-from drivebay.engine.decode import Entries
-from drivebay.engine.mapentry import STATE_SHIFT, UNIT_SHIFT, offset_of, source_of, state_of
+from drivebay.engine.mapentry import offset_of, source_of, state_of
 from drivebay.engine.pagemap import PAGE_SHIFT, PageMap
 from drivebay.engine.reader import corrupt_block
-from drivebay.engine.runs import Run
+from drivebay.engine.runs import Run, run_starts
 from drivebay.model import Extent, ExtentState
 
 
@@ -24,7 +23,7 @@ def page_extents(
     begin = max(low >> page_map.shift, first) - first
     end = min(-(-high >> page_map.shift), first + len(page)) - first
     entries = np.frombuffer(page, np.uint64)[begin:end]
-    starts = _run_starts(entries, page_map.granule >> UNIT_SHIFT)
+    starts = run_starts(entries, page_map.granule)
     for start, stop in zip(starts, [*starts[1:], len(entries)], strict=True):
         granule = first + begin + start
         position = granule << page_map.shift
@@ -38,15 +37,6 @@ def page_extents(
                 yield _extent(page_map, run.entry, run_start, cut_low, cut_high)
 
 
-def _run_starts(entries: Entries, step: int) -> list[int]:
-    """Where runs begin: neighbours join if they are alike, or data that lies in one piece."""
-    states = entries >> np.uint64(STATE_SHIFT)
-    moves = (states == int(BlockState.DATA)).astype(np.uint64) * np.uint64(step)
-    keys = entries - moves * np.arange(len(entries), dtype=np.uint64)
-    breaks = (keys[1:] != keys[:-1]) | (states[1:] == int(BlockState.SPLIT))
-    return [0, *(np.flatnonzero(breaks) + 1).tolist()]
-
-
 def _extent(page_map: PageMap, entry: int, begin: int, low: int, high: int) -> Extent:
     state = state_of(entry)
     if state == BlockState.ABSENT:
@@ -57,6 +47,8 @@ def _extent(page_map: PageMap, entry: int, begin: int, low: int, high: int) -> E
     depth = page_map.depth_of(source_of(entry))
     if state == BlockState.ZERO:
         return Extent(low, high - low, ExtentState.ZERO, depth)
+    if state == BlockState.PACKED:
+        return Extent(low, high - low, ExtentState.DATA, depth, source.path)
     return Extent(low, high - low, ExtentState.DATA, depth, source.path, offset_of(entry) + low - begin)
 
 

@@ -12,15 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from drivebay.blockmap import BlockState
-from drivebay.engine.decode import layer_entries
+from drivebay.blockmap import BlockState, Table
+from drivebay.engine.decode import SPLIT_ENTRY, layer_entries
 from drivebay.engine.mapentry import (
     DATA_FLOOR,
     OFFSET_MASK,
     SOURCE_LIMIT,
     TAG_SHIFT,
     UNIT_SHIFT,
-    pack,
     source_of,
     state_of,
 )
@@ -34,10 +33,17 @@ PAGE_ENTRIES = 1 << PAGE_SHIFT
 PAGE_BYTES = PAGE_ENTRIES * 8
 _GRANULE_MIN = 64 << 10
 _GRANULE_MAX = 1 << 20
+_RUN_BYTES = 150  # what a run takes in memory
+
+
+Splits = dict[int, list[Run]]
 
 
 class Piece(NamedTuple):
-    """``length`` bytes of the disk in one state; ``offset`` is where they begin in source ``source``."""
+    """``length`` bytes of the disk in one state; ``offset`` is where they begin in source ``source``.
+
+    For PACKED, the offset is that of the packed block, or the number of the packed run.
+    """
 
     start: int
     length: int
@@ -50,8 +56,9 @@ class Piece(NamedTuple):
 class PageMap:
     """Map pages over ``layers`` (top first). Not thread-safe but for `build`: callers hold the disk's lock.
 
-    ``pages[i]`` are the entries of granules ``i * 512 ...``; ``changes`` counts what makes a page that
-    was built before it stale. ``sources``, ``readers`` and ``writers`` go by source number.
+    ``pages[i]`` are the entries of granules ``i * 512 ...``, ``splits[i]`` the runs of those of them that
+    are SPLIT, and ``bytes`` is what they take; ``changes`` counts what makes a page that was built before
+    it stale. ``sources``, ``readers`` and ``writers`` go by source number.
     """
 
     def __init__(self, layers: Sequence[OpenedLayer], size: int, budget: int) -> None:
@@ -64,7 +71,8 @@ class PageMap:
         for opened in layers:
             self._place(opened, len(self.layers))
         self.pages: dict[int, array[int]] = {}
-        self.splits: dict[int, list[Run]] = {}
+        self.splits: dict[int, Splits] = {}
+        self.bytes = 0
         self.pinned: set[int] = set()
         self.changes = 0
         self._choose_granule()
@@ -80,13 +88,17 @@ class PageMap:
         above = [layer.reach for layer in self.layers[:position]]
         reach = min([opened.layer.facts.size, *above])
         self.layers.insert(position, PlacedLayer(opened, first, reach))
+        for segment in opened.layer.segments:
+            if isinstance(segment, Table) and segment.short_tail:
+                opened.sources[segment.data].padding = segment.block
         self.sources += opened.sources
         self.readers += [source.try_read for source in opened.sources]
         self.writers += [source.try_write for source in opened.sources]
 
     def _choose_granule(self) -> None:
-        finest = finest_block(self.layers) or _GRANULE_MAX
-        self.granule = min(max(finest, _GRANULE_MIN), _GRANULE_MAX)
+        block = finest_block(self.layers) or _GRANULE_MAX
+        self.granule = min(max(block, _GRANULE_MIN), _GRANULE_MAX)
+        self.unit = min([self.granule, *(layer.finest() for layer in self.layers)])
         self.shift = self.granule.bit_length() - 1
         self._cut = set().union(*(layer.boundaries(self.granule, self.size) for layer in self.layers))
 
@@ -99,15 +111,20 @@ class PageMap:
         if self.granule != before:
             self.pages.clear()
             self.splits.clear()
+            self.bytes = 0
+
+    def layer_of(self, source: int) -> PlacedLayer:
+        """The layer that a source belongs to."""
+        return self.layers[self.depth_of(source)]
 
     def depth_of(self, source: int) -> int:
         """How far below the top the layer of a source lies."""
         for depth, layer in enumerate(self.layers):
-            if 0 <= source - layer.first_source < len(layer.opened.sources):
+            if layer.owns(source):
                 return depth
         raise IndexError(source)
 
-    def build(self, index: int) -> tuple[array[int], dict[int, list[Run]]]:
+    def build(self, index: int) -> tuple[array[int], Splits]:
         """Page ``index`` made anew from the tables, and its granules of several runs. Reads files."""
         first = index << PAGE_SHIFT
         count = min(PAGE_ENTRIES, -(-self.size // self.granule) - first)
@@ -117,25 +134,25 @@ class PageMap:
             if not open_ones.any():
                 break
             result[open_ones] = layer_entries(layer, self.granule, first, count)[open_ones]
+        result[[cut - first for cut in self._cut if first <= cut < first + count]] = SPLIT_ENTRY
         page = array("Q", result.tobytes())
-        splits = {}
-        for cut in self._cut:
-            if first <= cut < first + count:
-                splits[cut] = resolve_runs(self.layers, self.granule, cut, self.size)
-                page[cut - first] = pack(BlockState.SPLIT, 0)
-        return page, splits
+        cut = (np.flatnonzero(result == SPLIT_ENTRY) + first).tolist()
+        splits = resolve_runs(self.layers, self.granule, self.unit, cut, self.size)
+        return page, _joined(page, splits)
 
-    def install(self, index: int, page: array[int], splits: dict[int, list[Run]], needed: range) -> None:
+    def install(self, index: int, page: array[int], splits: Splits, needed: range) -> None:
         """Keep a built page, and drop old ones beyond the budget, but none of those ``needed`` now."""
         self.pages[index] = page
-        self.splits.update(splits)
-        while len(self.pages) * PAGE_BYTES > self.budget and self._evict_one(needed):
+        self.splits[index] = splits
+        self.bytes += _size_of(splits)
+        while self.bytes > self.budget and self._evict_one(needed):
             pass
 
     def _evict_one(self, needed: range) -> bool:
         for index in self.pages:
             if index not in needed and index not in self.pinned:
                 del self.pages[index]
+                self.bytes -= _size_of(self.splits.pop(index))
                 self.changes += 1
                 return True
         return False
@@ -157,11 +174,38 @@ class PageMap:
     def set_block(self, offset: int, length: int, entry: int) -> None:
         """Enter a block of the top layer; its pages are there, and stay until `unpin`."""
         self.pin(offset, length)
-        first = offset >> self.shift
-        step = self.granule >> UNIT_SHIFT if entry >= DATA_FLOOR else 0
-        for granule in range(first, first + -(-length // self.granule)):
-            self.pages[granule >> PAGE_SHIFT][granule & (PAGE_ENTRIES - 1)] = entry
-            entry += step
+        position, end = offset, offset + length
+        while position < end:
+            granule = position >> self.shift
+            begin = granule << self.shift
+            stop = min(end, begin + self.granule)
+            if position == begin and stop == min(begin + self.granule, self.size):
+                self._set_entry(granule, entry)
+            else:
+                self._set_part(granule, position - begin, stop - begin, entry)
+            if entry >= DATA_FLOOR:
+                entry += (stop - position) >> UNIT_SHIFT
+            position = stop
+
+    def _set_entry(self, granule: int, entry: int) -> None:
+        index = granule >> PAGE_SHIFT
+        self.pages[index][granule & (PAGE_ENTRIES - 1)] = entry
+        runs = self.splits[index].pop(granule, None)
+        self.bytes -= _RUN_BYTES * len(runs) if runs else 0
+
+    def _set_part(self, granule: int, low: int, high: int, entry: int) -> None:
+        """Enter what covers ``low .. high`` of a granule, and leave the rest of it as it is."""
+        index = granule >> PAGE_SHIFT
+        length = min(self.granule, self.size - (granule << self.shift))
+        known = self.splits[index].get(granule)
+        old = known or [Run(0, length, self.entry(granule))]
+        runs = _replaced(old, Run(low, high - low, entry))
+        if len(runs) == 1:
+            self._set_entry(granule, runs[0].entry)
+            return
+        self.pages[index][granule & (PAGE_ENTRIES - 1)] = SPLIT_ENTRY
+        self.splits[index][granule] = runs
+        self.bytes += _RUN_BYTES * (len(runs) - (len(old) if known else 0))
 
     def pin(self, offset: int, length: int) -> None:
         """Keep the pages of a range."""
@@ -191,7 +235,7 @@ class PageMap:
             stop = min(end, begin + self.granule)
             entry = self.entry(granule)
             if state_of(entry) == BlockState.SPLIT:
-                for run in self.splits[granule]:
+                for run in self.splits[granule >> PAGE_SHIFT][granule]:
                     low = max(position, begin + run.start)
                     high = min(stop, begin + run.start + run.length)
                     if low < high:
@@ -203,11 +247,60 @@ class PageMap:
 
 def _piece(low: int, high: int, entry: int, begin: int) -> Piece:
     state = state_of(entry)
-    offset = ((entry & OFFSET_MASK) << UNIT_SHIFT) + low - begin if state == BlockState.DATA else 0
+    offset = entry & OFFSET_MASK
+    if state == BlockState.DATA:
+        offset = (offset << UNIT_SHIFT) + low - begin
     return Piece(low, high - low, state, source_of(entry), offset, entry >> TAG_SHIFT)
+
+
+def part_of(piece: Piece, start: int, length: int) -> Piece:
+    """The part of a piece from ``start`` on."""
+    moved = start - piece.start if piece.state == BlockState.DATA else 0
+    return piece._replace(start=start, length=length, offset=piece.offset + moved)
 
 
 def _continues(held: Piece, piece: Piece) -> bool:
     if held.tag != piece.tag:
         return False
-    return held.state != BlockState.DATA or held.offset + held.length == piece.offset
+    if held.state == BlockState.DATA:
+        return held.offset + held.length == piece.offset
+    return held.offset == piece.offset
+
+
+def _replaced(runs: list[Run], new: Run) -> list[Run]:
+    """``runs`` with what ``new`` covers replaced by it; neighbours that continue each other are joined."""
+    end = new.start + new.length
+    parts = [_cut(run, run.start, min(run.start + run.length, new.start)) for run in runs]
+    parts.append(new)
+    parts += [_cut(run, max(run.start, end), run.start + run.length) for run in runs]
+    joined: list[Run] = []
+    for part in parts:
+        if part.length <= 0:
+            continue
+        last = joined[-1] if joined else None
+        if last is not None and _cut(last, part.start, part.start + 1).entry == part.entry:
+            joined[-1] = last._replace(length=last.length + part.length)
+        else:
+            joined.append(part)
+    return joined
+
+
+def _cut(run: Run, low: int, high: int) -> Run:
+    """The part ``low .. high`` of a run."""
+    moved = (low - run.start) >> UNIT_SHIFT if run.entry >= DATA_FLOOR else 0
+    return Run(low, high - low, run.entry + moved)
+
+
+def _joined(page: array[int], splits: Splits) -> Splits:
+    """Granules that turn out to be one run need no list."""
+    kept: Splits = {}
+    for granule, runs in splits.items():
+        if len(runs) == 1:
+            page[granule & (PAGE_ENTRIES - 1)] = runs[0].entry
+        else:
+            kept[granule] = runs
+    return kept
+
+
+def _size_of(splits: Splits) -> int:
+    return PAGE_BYTES + _RUN_BYTES * sum(len(runs) for runs in splits.values())

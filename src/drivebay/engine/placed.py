@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
-from drivebay.blockmap import BlockState, Segment, Table
+import numpy as np
+
+from drivebay.blockmap import BlockState, Packed, Segment, Table
 from drivebay.engine.mapentry import pack
 from drivebay.engine.source import FileSource, OpenedLayer
-from drivebay.model import ImageFacts
+from drivebay.engine.tables import Entries
+from drivebay.model import SECTOR, ImageFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +26,13 @@ class PlacedLayer:
     opened: OpenedLayer
     first_source: int
     reach: int
+    _starts: list[int] = field(init=False)
+    _packed: dict[int, tuple[Entries, Entries]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_starts", [segment.start for segment in self.segments])
+        bounds = {s.start: _bounds(s) for s in self.segments if isinstance(s, Packed)}
+        object.__setattr__(self, "_packed", bounds)
 
     @property
     def facts(self) -> ImageFacts:
@@ -41,6 +53,10 @@ class PlacedLayer:
         """The layer's own source ``number``."""
         return self.opened.sources[number]
 
+    def owns(self, source: int) -> bool:
+        """Whether the disk-wide source number is one of this layer's."""
+        return 0 <= source - self.first_source < len(self.opened.sources)
+
     def zero_entry(self) -> int:
         """The map entry for zeros that this layer decides."""
         return pack(BlockState.ZERO, self.first_source)
@@ -51,14 +67,38 @@ class PlacedLayer:
         cuts |= {segment.start + segment.length for segment in self.segments}
         return {cut // granule for cut in cuts if cut % granule and cut < size}
 
-    def segment_at(self, position: int) -> Segment | None:
-        """The segment that covers ``position``; ``None`` beyond the layer's reach."""
-        if position >= self.reach:
-            return None
+    def segment_at(self, position: int) -> Segment:
+        """The segment that covers ``position``, which lies within the layer."""
+        return self.segments[bisect_right(self._starts, position) - 1]
+
+    def segments_between(self, low: int, high: int) -> Iterator[Segment]:
+        """The segments that cover any part of ``low .. high``."""
+        for index in range(max(bisect_right(self._starts, low) - 1, 0), len(self.segments)):
+            if self.segments[index].start >= high:
+                return
+            yield self.segments[index]
+
+    def packed_bounds(self, segment: Packed) -> tuple[Entries, Entries]:
+        """Where the runs of a packed segment begin and end, as arrays."""
+        return self._packed[segment.start]
+
+    def finest(self) -> int:
+        """The largest power of two, 512 or more, that divides every cut this layer can make."""
+        every = 0
         for segment in self.segments:
-            if segment.start <= position < segment.start + segment.length:
-                return segment
-        return None
+            every |= segment.start | segment.start + segment.length
+            if isinstance(segment, Table):
+                every |= segment.block | (segment.presence.unit if segment.presence else 0)
+            elif isinstance(segment, Packed):
+                every |= SECTOR
+        every |= self.reach
+        return max(every & -every, SECTOR)
+
+
+def _bounds(segment: Packed) -> tuple[Entries, Entries]:
+    starts = np.array([run.start for run in segment.runs], np.uint64)
+    lengths = np.array([run.length for run in segment.runs], np.uint64)
+    return starts, starts + lengths
 
 
 def finest_block(layers: list[PlacedLayer]) -> int | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 
-from drivebay.blockmap import BlockState
+from drivebay.blockmap import BlockState, Packed, Segment, Table
 from drivebay.engine.pagemap import PageMap, Piece
+from drivebay.engine.source import FileSource
+from drivebay.engine.unpack import Unpacker
 from drivebay.errors import ErrorKind, StorageError, from_os_error
 
 
@@ -15,6 +17,7 @@ class Reader:
     def __init__(self, changed: threading.Condition, page_map: PageMap) -> None:
         self._changed = changed
         self._map = page_map
+        self._unpacker = Unpacker()
 
     def load(self, offset: int, length: int) -> None:
         """Return with the disk's lock held and the map pages of the range there.
@@ -67,10 +70,36 @@ class Reader:
                 source.read_into(view, piece.offset)
             except OSError as error:
                 raise from_os_error(error, "read", path=source.path, offset=piece.offset) from error
+        elif piece.state == BlockState.PACKED:
+            self._read_packed(piece, view)
         elif piece.state == BlockState.CORRUPT:
             raise corrupt_block(self._map.sources[piece.source].path, piece.start)
         else:
             view[:] = bytes(len(view))
+
+    def _read_packed(self, piece: Piece, view: memoryview) -> None:
+        layer = self._map.layer_of(piece.source)
+        source = self._map.sources[piece.source]
+        done = 0
+        while done < len(view):
+            position = piece.start + done
+            segment = layer.segment_at(position)
+            begin, data = self._unpacked(source, segment, position, piece.offset)
+            part = data[position - begin : position - begin + len(view) - done]
+            view[done : done + len(part)] = part
+            done += len(part)
+
+    def _unpacked(
+        self, source: FileSource, segment: Segment, position: int, where: int
+    ) -> tuple[int, memoryview]:
+        """Where the packed block around ``position`` begins on the disk, and its bytes."""
+        if isinstance(segment, Packed):
+            run = segment.runs[where]
+            return run.start, memoryview(self._unpacker.block(source, run, run.offset, run.length))
+        assert isinstance(segment, Table)
+        assert segment.packed is not None
+        begin = position - (position - segment.start) % segment.block
+        return begin, memoryview(self._unpacker.block(source, segment.packed, where, segment.block))
 
 
 def corrupt_block(path: str, position: int) -> StorageError:

@@ -1,14 +1,20 @@
-"""What covers a byte range, piece by piece: for the granules that layers cut in two."""
+"""What granules are made of, piece by piece: for those that some layer cuts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
+
 from drivebay.blockmap import BlockState
-from drivebay.engine.decode import entry_at
-from drivebay.engine.mapentry import state_of
+from drivebay.engine.decode import layer_entries
+from drivebay.engine.mapentry import STATE_SHIFT, UNIT_SHIFT
 from drivebay.engine.placed import PlacedLayer
+from drivebay.engine.tables import Entries
+
+_AT_ONCE = 1 << 17  # units looked at together: bounds the memory
 
 
 class Run(NamedTuple):
@@ -19,25 +25,59 @@ class Run(NamedTuple):
     entry: int
 
 
-def resolve_runs(layers: Sequence[PlacedLayer], granule: int, index: int, size: int) -> list[Run]:
-    """The runs of granule ``index`` of a disk of ``size`` bytes, from all layers, top first."""
-    runs: list[Run] = []
-    start = index * granule
-    position, end = start, min(start + granule, size)
-    while position < end:
-        entry, reach = _resolve(layers, position, end)
-        runs.append(Run(position - start, reach - position, entry))
-        position = reach
-    return runs
+def resolve_runs(
+    layers: Sequence[PlacedLayer], granule: int, unit: int, granules: Sequence[int], size: int
+) -> dict[int, list[Run]]:
+    """The runs of each of ``granules`` (ascending) of a disk of ``size`` bytes, from all layers, top first.
+
+    ``unit`` divides the granule, and no layer cuts anything finer.
+    """
+    found: dict[int, list[Run]] = {}
+    per_granule = granule // unit
+    for first, count in _neighbours(granules, max(_AT_ONCE // per_granule, 1)):
+        units = min(count * per_granule, -(-size // unit) - first * per_granule)
+        entries = _flattened(layers, unit, first * per_granule, units)
+        for number in range(count):
+            part = entries[number * per_granule : (number + 1) * per_granule]
+            length = min(granule, size - (first + number) * granule)
+            found[first + number] = runs_of(part, unit, length)
+    return found
 
 
-def _resolve(layers: Sequence[PlacedLayer], position: int, end: int) -> tuple[int, int]:
+def _neighbours(granules: Sequence[int], most: int) -> list[tuple[int, int]]:
+    ranges: list[tuple[int, int]] = []
+    for granule in granules:
+        if ranges and sum(ranges[-1]) == granule and ranges[-1][1] < most:
+            ranges[-1] = (ranges[-1][0], ranges[-1][1] + 1)
+        else:
+            ranges.append((granule, 1))
+    return ranges
+
+
+def _flattened(layers: Sequence[PlacedLayer], unit: int, first: int, count: int) -> Entries:
+    result = np.zeros(count, np.uint64)
     for layer in layers:
-        segment = layer.segment_at(position)
-        if segment is None:
-            continue
-        entry, reach = entry_at(layer, segment, position)
-        end = min(end, reach)
-        if state_of(entry) != BlockState.ABSENT:
-            return entry, end
-    return 0, end
+        open_ones = result == 0
+        if not open_ones.any():
+            break
+        result[open_ones] = layer_entries(layer, unit, first, count)[open_ones]
+    return result
+
+
+def runs_of(entries: Entries, unit: int, length: int) -> list[Run]:
+    """Entries of neighbouring units, ``length`` bytes in all, as runs."""
+    starts = [*run_starts(entries, unit), len(entries)]
+    return [
+        Run(begin * unit, min(end * unit, length) - begin * unit, int(entries[begin]))
+        for begin, end in pairwise(starts)
+    ]
+
+
+def run_starts(entries: Entries, unit: int) -> list[int]:
+    """Where runs begin: neighbours join if they are alike, or data that lies in one piece."""
+    states = entries >> np.uint64(STATE_SHIFT)
+    step = np.uint64(unit >> UNIT_SHIFT)
+    moves = (states == int(BlockState.DATA)).astype(np.uint64) * step
+    keys = entries - moves * np.arange(len(entries), dtype=np.uint64)
+    breaks = (keys[1:] != keys[:-1]) | (states[1:] == int(BlockState.SPLIT))
+    return [0, *(np.flatnonzero(breaks) + 1).tolist()]

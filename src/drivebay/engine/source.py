@@ -64,7 +64,8 @@ def _reader_at_once(fd: int) -> TryRead:
 class FileSource:
     """Reads and writes one file through the host's page cache. Owns ``fd``; safe for many threads.
 
-    ``size`` is the file's size in bytes as the engine knows it. ``try_read(views, offset, AT_ONCE)``
+    ``size`` is the file's size in bytes as the engine knows it; up to the next multiple of ``padding``
+    reads give zeros. ``try_read(views, offset, AT_ONCE)``
     and ``try_write(view, offset)`` are single system calls for a serving loop: they may transfer less
     than asked, and a read raises ``BlockingIOError`` rather than wait for the device.
     """
@@ -74,12 +75,13 @@ class FileSource:
         self.path = path
         self.writable = writable
         self.size = _file_size(fd)
+        self.padding = SECTOR
         self._growing = threading.Lock()
         self.try_read: TryRead = _reader_at_once(fd)
         self.try_write: TryWrite = functools.partial(os.pwrite, fd)
 
     def read_into(self, view: memoryview, offset: int) -> None:
-        """Fill ``view``; only the missing rest of a file's last sector reads as zeros."""
+        """Fill ``view``; only the missing rest of a file's last sector (`padding`) reads as zeros."""
         done = 0
         while done < len(view):
             got = os.preadv(self.fd, [view[done:]], offset + done)
@@ -89,7 +91,7 @@ class FileSource:
             done += got
 
     def _zero_fill_tail(self, view: memoryview, done: int, offset: int) -> None:
-        end = self.size + -self.size % SECTOR
+        end = self.size + -self.size % self.padding
         if offset + done < self.size or offset + len(view) > end:
             raise StorageError(
                 ErrorKind.IO,

@@ -1,136 +1,80 @@
-"""The BUMP_COUNTER allocator: units behind each other in the file, counted in the header.
-
-The counter is how many units the file has, used or free: other tools put their next block there. It
-is never trusted: `recount` reads the whole table once, before the first write, and refuses tables
-that a write would damage.
-"""
+"""Where space for new blocks comes from: what every allocator offers, and what they share."""
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
-import numpy as np
-
-from drivebay.blockmap import BlockState, Table, WritePlan
-from drivebay.engine.decode import Entries, outside, read_raw_entries, states_of
+from drivebay.blockmap import BlockState, Field, Table
+from drivebay.engine.change import Change
 from drivebay.engine.source import FileSource
+from drivebay.engine.tables import Entries, offsets_of, read_blocks
 from drivebay.errors import ErrorKind, StorageError
 
 _CHUNK = 1 << 20
 
 
-class UnitSpace:
-    """Hands out units of ``source`` for new blocks of ``table``; safe for many threads.
-
-    A unit that was in use comes back through `retire`, once the entry that pointed to it is durably
-    gone, and is handed out again when no operation older than that can still touch it.
-    """
-
-    def __init__(self, source: FileSource, table: Table, plan: WritePlan) -> None:
-        self._source = source
-        self.table = table
-        self._plan = plan
-        self._lock = threading.Lock()
-        self._next = 0
-        self._dirty_below = 0
-        self._free: deque[int] = deque()
-        self._retired: deque[tuple[int, int]] = deque()
-
-    @property
-    def counter(self) -> int:
-        """The number of units that the file has now."""
-        return self._next
-
-    def data_offset(self, unit: int) -> int:
-        """Where the block of ``unit`` begins in the source."""
-        return self._plan.first + unit * self._plan.unit + self._plan.lead
-
-    def unit_at(self, data_offset: int) -> int:
-        """The unit whose block begins at ``data_offset``."""
-        return (data_offset - self._plan.lead - self._plan.first) // self._plan.unit
+class Space(Protocol):
+    """An allocator; safe for many threads. Methods that touch files raise OSError or StorageError."""
 
     def recount(self) -> None:
-        """Read the table: what is used, what is free. Raises CORRUPT for a table unsafe to write."""
-        room = max(self._source.size - self._plan.first, 0)
-        units = min(room // self._plan.unit, self._plan.limit)
-        used = np.zeros(units, np.bool_)
-        blocks = 0
-        for first in range(0, self.table.count, _CHUNK):
-            numbers = self._used_units(first, min(_CHUNK, self.table.count - first))
-            used[numbers] = True
-            blocks += len(numbers)
-        if int(used.sum()) != blocks:
-            raise self._refusal("two entries of its block table point to one block")
-        highest = int(used.nonzero()[0][-1]) + 1 if blocks else 0
-        self._next = highest
-        self._dirty_below = -(-room // self._plan.unit)  # the file may end within a unit
-        self._free = deque((~used[:highest]).nonzero()[0].tolist())
-
-    def _used_units(self, first: int, count: int) -> Entries:
-        raw = read_raw_entries(self.table, self._source, first, count)
-        raw = raw[states_of(self.table.entry, raw) == int(BlockState.DATA)]
-        if outside(self.table, self._source, raw).any():
-            raise self._refusal("an entry of its block table points outside the file")
-        numbers: Entries = raw & np.uint64(self.table.entry.mask)
-        if (numbers >= self._plan.limit).any():
-            raise self._refusal("an entry of its block table points beyond the blocks that the image has")
-        return numbers
-
-    def _refusal(self, reason: str) -> StorageError:
-        return StorageError(
-            ErrorKind.CORRUPT,
-            f"{reason}, so writing could destroy data; run 'drivebay check' on it, and open it read-only "
-            "to save what can be saved",
-            path=self._source.path,
-            offset=self.table.root,
-            operation="write",
-        )
+        """Once, before the first write: find what is used and free. CORRUPT where writing is unsafe."""
 
     def take(self, oldest_operation: int) -> int | None:
-        """A unit that reads as zeros and lies within the file; ``None`` where none is left.
+        """Where a new block's bytes may lie: within the file, reading as zeros; ``None``: none is left.
 
-        ``oldest_operation`` is the number of the oldest operation under way. Raises OSError.
+        What operations from number ``oldest_operation`` on can still touch is not handed out.
         """
-        with self._lock:
-            unit, known_zero = self._pick(oldest_operation)
-            if unit is None:
-                return None
-            end = self._plan.first + (unit + 1) * self._plan.unit
-            try:
-                self._source.extend(end)
-                if not known_zero:
-                    start = end - self._plan.unit
-                    self._source.zero_range(start, self._plan.unit, punch=self._plan.punch)
-            except BaseException:
-                self._free.append(unit)
-                raise
-            return unit
 
-    def _pick(self, oldest_operation: int) -> tuple[int | None, bool]:
-        if self._retired and self._retired[0][0] < oldest_operation:
-            return self._retired.popleft()[1], False
-        if self._free:  # second: a full host may have failed to make room for these
-            return self._free.popleft(), False
-        if self._next >= self._plan.limit:
-            return None, False
-        self._next += 1
-        return self._next - 1, self._next > self._dirty_below
+    def take_leaf(self) -> int:
+        """Where a new leaf table may lie; only within a commit."""
 
-    def give_back(self, unit: int) -> None:
-        """A unit that was taken but never entered anywhere."""
-        with self._lock:
-            self._free.append(unit)
+    def give_back(self, offset: int) -> None:
+        """What `take` gave was never entered in a table."""
 
-    def retire(self, units: list[int], newest_operation: int) -> None:
-        """Units whose entries are durably gone: their bytes go back to the host, then they are free.
+    def retire(self, raws: Sequence[int], newest_operation: int) -> None:
+        """These raw entries are durably gone from the tables.
 
-        Operations up to ``newest_operation`` may still be reading or writing them.
+        Operations up to ``newest_operation`` may still use the bytes that they pointed to.
         """
-        for unit in units if self._plan.punch else ():
-            start = self._plan.first + unit * self._plan.unit
-            with contextlib.suppress(OSError):  # a courtesy to the host: `take` zeroes what it hands out
-                self._source.zero_range(start, self._plan.unit, punch=True)
-        with self._lock:
-            self._retired.extend((newest_operation, unit) for unit in units)
+
+    def retire_leaf(self, offset: int) -> None:
+        """The leaf table at ``offset`` is durably gone from the directory."""
+
+    def reservations(self) -> list[list[Change]]:
+        """Stages of changes that must be durable before an entry may use what was taken."""
+
+    def reserved(self) -> None:
+        """What `reservations` said last is durable."""
+
+
+def used_offsets(table: Table, source: FileSource, data: FileSource) -> Iterator[Entries]:
+    """Where the blocks of all entries lie that point to bytes of their own, chunk by chunk.
+
+    Raises CORRUPT for entries that point outside of the file: a write would make them point to new data.
+    """
+    for first in range(0, table.count, _CHUNK):
+        blocks = read_blocks(table, source, data, first, min(_CHUNK, table.count - first))
+        if (blocks.states == int(BlockState.CORRUPT)).any():
+            raise unsafe_table(source.path, table, "points outside the file")
+        placed = blocks.states == int(BlockState.DATA)
+        offsets = offsets_of(table.entry, blocks.raw)
+        placed |= (blocks.states == int(BlockState.SPLIT)) & (offsets != 0)
+        yield offsets[placed]
+
+
+def unsafe_table(path: str, table: Table, fault: str) -> StorageError:
+    """The error for a table that must not be written."""
+    return StorageError(
+        ErrorKind.CORRUPT,
+        f"an entry of its block table {fault}, so writing could destroy data; run 'drivebay check' on it, "
+        "and open it read-only to save what can be saved",
+        path=path,
+        offset=table.root,
+        operation="write",
+    )
+
+
+def encode(target: Field, value: int) -> bytes:
+    """The bytes of a header field."""
+    return value.to_bytes(target.width, "little" if target.byte_order == "<" else "big")

@@ -7,34 +7,53 @@ old mapping until the new block's data is written.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
-from drivebay.blockmap import BlockState, Table, WritePlan
-from drivebay.engine.epoch import Committer
+from drivebay.blockmap import BlockState, WritePlan
+from drivebay.engine.active_table import ActiveTable
+from drivebay.engine.epoch import Committer, Place
 from drivebay.engine.mapentry import TAG_SHIFT, pack
-from drivebay.engine.pagemap import Piece
+from drivebay.engine.pagemap import Piece, part_of
 from drivebay.engine.reader import corrupt_block
 from drivebay.engine.shared import Shared
-from drivebay.engine.source import FileSource
-from drivebay.engine.space import UnitSpace
+from drivebay.engine.source import Buffer, FileSource
 from drivebay.errors import ErrorKind, StorageError, from_os_error
 
 _COPY_CHUNK = 1 << 20
 _LINEAR_CHUNK = 1 << 30
 _RECLAIM_POLL = 0.02  # seconds
 _RECLAIM_SECONDS = 30.0
+_NO_TABLE = -1
+_BYTES = frozenset({BlockState.DATA, BlockState.PACKED})  # states that have bytes somewhere
+
+
+class _Target(NamedTuple):
+    """A range within one block, or within a part of the disk that has no table.
+
+    ``begin`` and ``block_length`` say where the whole block lies on the disk.
+    """
+
+    position: int
+    length: int
+    table: int
+    block: int
+    begin: int
+    block_length: int
+
+    @property
+    def place(self) -> Place:
+        """Which block it is."""
+        return self.table, self.block
 
 
 class Writer:
     """Writes to the active layer; safe for many threads, within an operation that writes."""
 
     def __init__(
-        self,
-        shared: Shared,
-        committer: Committer,
-        plan: WritePlan,
-        space: UnitSpace | None,
+        self, shared: Shared, committer: Committer, plan: WritePlan, tables: Sequence[ActiveTable]
     ) -> None:
         self._changed = shared.changed
         self._map = shared.page_map
@@ -43,23 +62,20 @@ class Writer:
         self._stats = shared.stats
         self._committer = committer
         self._plan = plan
-        self._space = space
-        self._table = space.table if space is not None else None
-        self._in_flight: set[int] = set()
-        top = self._map.layers[0]
+        self._tables = tables
+        self._starts = [active.table.start for active in tables]
+        self._in_flight: set[Place] = set()
+        self._top = self._map.layers[0]
         self.tags = frozenset(
-            pack(BlockState.DATA, top.first_source + i, in_place=True) >> TAG_SHIFT
-            for i in range(len(top.opened.sources))
+            pack(BlockState.DATA, self._top.first_source + i, in_place=True) >> TAG_SHIFT
+            for i in range(len(self._top.opened.sources))
         )
 
     def write(self, offset: int, view: memoryview) -> None:
         """Write ``view`` at virtual ``offset``."""
-        end = offset + len(view)
-        position = offset
-        while position < end:
-            stop = min(end, self._block_end(position))
-            self._write_piece(position, view[position - offset : stop - offset])
-            position = stop
+        for target in self._targets(offset, len(view)):
+            at = target.position - offset
+            self._write_piece(target, view[at : at + target.length])
 
     def zero(self, offset: int, length: int, *, unmap: bool, hide: bool) -> None:
         """Make a range read as zeros.
@@ -67,36 +83,43 @@ class Writer:
         ``unmap``: give allocated space back; ``hide``: also mark whole blocks that read as zeros only
         because no layer has them.
         """
-        end = offset + length
-        position = offset
-        while position < end:
-            stop = min(end, self._block_end(position))
-            self._zero_piece(position, stop - position, unmap=unmap, hide=hide)
-            position = stop
+        for target in self._targets(offset, length):
+            self._zero_piece(target, unmap=unmap, hide=hide)
 
     def zero_is_fast(self, offset: int, length: int) -> bool:
         """Whether `zero` would neither copy nor write out zeros."""
-        position, end = offset, offset + length
-        while position < end:
-            stop = min(end, self._block_end(position))
-            if not self._whole(position, stop - position) and any(
-                piece.state == BlockState.DATA and piece.tag not in self.tags
-                for piece in self._reader.pieces(position, stop - position)
-            ):
-                return False
-            position = stop
-        return True
+        return not any(
+            not self._markable(target)
+            and any(
+                piece.state in _BYTES and piece.tag not in self.tags
+                for piece in self._reader.pieces(target.position, target.length)
+            )
+            for target in self._targets(offset, length)
+        )
 
-    def _block_end(self, position: int) -> int:
-        if self._table is None:
-            return min(self._map.size, position + _LINEAR_CHUNK)
-        return position - (position - self._table.start) % self._table.block + self._table.block
+    def _targets(self, offset: int, length: int) -> Iterator[_Target]:
+        """A range cut at the ends of blocks."""
+        end = offset + length
+        while offset < end:
+            target = self._target(offset, end)
+            yield target
+            offset += target.length
 
-    def _whole(self, position: int, length: int) -> bool:
-        """Whether the range is a whole block that the table can mark as zeros."""
-        if self._table is None or self._plan.zero is None:
-            return False
-        return self._table.span((position - self._table.start) // self._table.block) == (position, length)
+    def _target(self, position: int, end: int) -> _Target:
+        number = bisect_right(self._starts, position) - 1
+        if number >= 0:
+            table = self._tables[number].table
+            if position < table.start + table.length:
+                block = (position - table.start) // table.block
+                begin, length = table.span(block)
+                return _Target(position, min(end, begin + length) - position, number, block, begin, length)
+        limit = min([position + _LINEAR_CHUNK, end, *self._starts[number + 1 : number + 2]])
+        return _Target(position, limit - position, _NO_TABLE, 0, position, limit - position)
+
+    def _markable(self, target: _Target) -> bool:
+        """Whether the target is a whole block that its table can mark as zeros."""
+        whole = (target.position, target.length) == (target.begin, target.block_length)
+        return whole and target.table != _NO_TABLE and self._plan.zero is not None
 
     def _in_place(self, position: int, length: int) -> list[Piece] | None:
         pieces = list(self._map.pieces(position, length))
@@ -106,18 +129,17 @@ class Writer:
         return pieces if all(piece.tag in self.tags for piece in pieces) else None
 
     @contextmanager
-    def _claimed(self, position: int, length: int) -> Iterator[list[Piece] | None]:
+    def _claimed(self, target: _Target) -> Iterator[list[Piece] | None]:
         """Pieces to write in place, or ``None`` with the block claimed for allocation."""
-        block = (position - self._table.start) // self._table.block if self._table is not None else 0
         while True:
-            self._reader.load(position, length)
+            self._reader.load(target.position, target.length)
             try:
-                pieces = self._in_place(position, length)
-                if pieces is None and block in self._in_flight:
+                pieces = self._in_place(target.position, target.length)
+                if pieces is None and target.place in self._in_flight:
                     self._operations.pause()  # whoever allocates the block may wait for older operations
                     continue
                 if pieces is None:
-                    self._in_flight.add(block)
+                    self._in_flight.add(target.place)
                 break
             finally:
                 self._changed.release()
@@ -126,23 +148,23 @@ class Writer:
         finally:
             if pieces is None:
                 with self._changed:
-                    self._in_flight.discard(block)
+                    self._in_flight.discard(target.place)
                     self._changed.notify_all()
 
-    def _write_piece(self, position: int, view: memoryview) -> None:
-        with self._claimed(position, len(view)) as pieces:
+    def _write_piece(self, target: _Target, view: memoryview) -> None:
+        with self._claimed(target) as pieces:
             if pieces is None:
-                self._write_new_block(position, len(view), view)
+                self._write_new_block(target, view)
                 return
             for piece in pieces:
-                at = piece.start - position
+                at = piece.start - target.position
                 source = self._map.sources[piece.source]
                 self._put(source, view[at : at + piece.length], piece.offset)
             self._mark_dirty()
 
-    def _put(self, source: FileSource, view: memoryview, offset: int) -> None:
+    def _put(self, source: FileSource, data: Buffer, offset: int) -> None:
         try:
-            source.write(view, offset)
+            source.write(data, offset)
         except OSError as error:
             raise from_os_error(error, "write", path=source.path, offset=offset) from error
 
@@ -150,47 +172,60 @@ class Writer:
         with self._changed:
             self._committer.epoch.dirty = True
 
-    def _write_new_block(self, position: int, count: int, view: memoryview | None) -> None:
-        """Give the block a unit and write ``count`` bytes at ``position``; no view means zeros."""
-        if self._table is None or self._space is None:
-            raise StorageError(ErrorKind.STATE, "this layer has no room for new blocks; open it read-only")
-        block = (position - self._table.start) // self._table.block
-        begin, length = self._table.span(block)
-        unit = self._take_unit(self._space)
-        source = self._map.layers[0].source(self._table.source)
-        offset = self._space.data_offset(unit)
+    def _write_new_block(self, target: _Target, view: memoryview | None) -> None:
+        """Give the block new space and write to it; no view means zeros."""
+        if target.table == _NO_TABLE:
+            raise StorageError(
+                ErrorKind.READ_ONLY,
+                f"the image has no place for data at {target.position}: this part of it can't be written",
+                path=self._top.source(0).path,
+                offset=target.position,
+                operation="write",
+            )
+        active = self._tables[target.table]
+        source = self._top.source(active.table.data)
+        before = self._reader.pieces(target.begin, target.block_length)
+        offset = self._take(active)
         try:
-            self._copy_up(source, offset - begin, begin, position)
+            if self._plan.lead_data:
+                self._put(source, self._plan.lead_data, offset - self._plan.lead)
+            shift = offset - target.begin
+            for piece in before:
+                self._copy_up(source, shift, piece, target.position, target.position + target.length)
             if view is not None:
-                self._put(source, view, offset + position - begin)
-            self._copy_up(source, offset - begin, position + count, begin + length)
+                self._put(source, view, shift + target.position)
         except BaseException:
-            self._space.give_back(unit)
+            active.space.give_back(offset)
             raise
-        self._publish(self._table, block, offset)
+        number = self._top.first_source + active.table.data
+        entry = pack(BlockState.DATA, number, offset, in_place=True)
+        freed = self._old_entry(target, before)
+        self._enter(target, entry, active.data_value(offset), freed, active.table.block)
 
-    def _publish(self, table: Table, block: int, offset: int) -> None:
-        """From now on the block is read and written at ``offset`` of the active layer's file."""
-        number = self._map.layers[0].first_source + table.source
-        self._reader.load(*table.span(block))
+    def _old_entry(self, target: _Target, pieces: Sequence[Piece]) -> int | None:
+        """The raw entry of a block that has bytes in the active layer."""
+        if any(piece.state in _BYTES and self._top.owns(piece.source) for piece in pieces):
+            return self._committer.raw(target.table, target.block)
+        return None
+
+    def _enter(self, target: _Target, entry: int, value: int, freed: int | None, new_bytes: int) -> None:
+        """From now on the block is what ``entry`` says."""
+        self._reader.load(target.begin, target.block_length)
         try:
-            self._map.set_block(*table.span(block), pack(BlockState.DATA, number, offset, in_place=True))
-            raw = table.entry.encode(offset) | self._plan.leaf_flags
-            self._committer.enter(block, raw, table.block)
+            self._map.set_block(target.begin, target.block_length, entry)
+            self._committer.enter(target.place, value, freed, new_bytes)
         finally:
             self._changed.release()
 
-    def _take_unit(self, space: UnitSpace) -> int:
+    def _take(self, active: ActiveTable) -> int:
+        path = self._top.source(active.table.data).path
         try:
-            unit = space.take(self._operations.oldest())
-            if unit is None:
-                unit = self._reclaim_unit(space)
+            offset = active.space.take(self._operations.oldest())
+            return self._reclaim(active) if offset is None else offset
         except OSError as error:
-            path = self._map.layers[0].source(0).path
             raise from_os_error(error, "make room for a new block", path=path) from error
-        return unit
 
-    def _reclaim_unit(self, space: UnitSpace) -> int:
+    def _reclaim(self, active: ActiveTable) -> int:
         """All units are taken: those freed lately come back with a commit, once nobody uses them.
 
         A table without damage has a unit for every block, so one comes free when others have finished.
@@ -201,75 +236,67 @@ class Writer:
             self._committer.flush()
             with self._changed:
                 self._operations.pause(delay)
-            unit = space.take(self._operations.oldest())
-            if unit is not None:
-                return unit
+            offset = active.space.take(self._operations.oldest())
+            if offset is not None:
+                return offset
             delay = _RECLAIM_POLL
         raise StorageError(
             ErrorKind.CORRUPT,
             "every block that the image can count is in use, so its table must be damaged; "
             "run 'drivebay check' on it",
-            path=self._map.layers[0].source(0).path,
+            path=self._top.source(active.table.source).path,
         )
 
-    def _copy_up(self, source: FileSource, shift: int, start: int, end: int) -> None:
-        """Copy what the chain shows in a range to ``shift`` further on in the new block's file."""
-        for piece in self._reader.pieces(start, max(end - start, 0)):
-            if piece.state in (BlockState.ABSENT, BlockState.ZERO):
-                continue
-            self._stats.copy_ups += 1
-            for at in range(0, piece.length, _COPY_CHUNK):
-                view = memoryview(bytearray(min(_COPY_CHUNK, piece.length - at)))
-                part = piece._replace(offset=piece.offset + at, length=len(view))
-                self._reader.read_piece(part, view)
-                self._put(source, view, shift + piece.start + at)
-
-    def _set_zero(self, position: int, length: int) -> None:
-        if self._table is not None and self._plan.zero is not None:
-            self._map.set_block(position, length, self._map.layers[0].zero_entry())
-            block = (position - self._table.start) // self._table.block
-            self._committer.enter(block, self._plan.zero, 0)
-
-    def _zero_piece(self, position: int, length: int, *, unmap: bool, hide: bool) -> None:
-        if self._whole(position, length) and self._zero_block(position, length, unmap=unmap, hide=hide):
+    def _copy_up(self, source: FileSource, shift: int, piece: Piece, skip: int, resume: int) -> None:
+        """Copy what the chain shows in a piece, but for ``skip .. resume``, to ``shift`` further on."""
+        if piece.state in (BlockState.ABSENT, BlockState.ZERO):
             return
-        for piece in self._reader.pieces(position, length):
+        end = piece.start + piece.length
+        for low, high in ((piece.start, min(end, skip)), (max(piece.start, resume), end)):
+            for start in range(low, high, _COPY_CHUNK):
+                view = memoryview(bytearray(min(_COPY_CHUNK, high - start)))
+                self._reader.read_piece(part_of(piece, start, len(view)), view)
+                self._put(source, view, shift + start)
+                self._stats.copy_ups += start == low
+
+    def _zero_piece(self, target: _Target, *, unmap: bool, hide: bool) -> None:
+        if self._markable(target) and self._zero_block(target, unmap=unmap, hide=hide):
+            return
+        for piece in self._reader.pieces(target.position, target.length):
             if piece.state in (BlockState.ABSENT, BlockState.ZERO):
                 continue
-            with self._claimed(piece.start, piece.length) as pieces:
+            part = target._replace(position=piece.start, length=piece.length)
+            with self._claimed(part) as pieces:
                 if pieces is None:
-                    self._write_new_block(piece.start, piece.length, None)
+                    self._write_new_block(part, None)
                 else:
                     self._zero_in_place(pieces, unmap=unmap)
 
-    def _zero_block(self, position: int, length: int, *, unmap: bool, hide: bool) -> bool:
+    def _zero_block(self, target: _Target, *, unmap: bool, hide: bool) -> bool:
         """Zero a whole block through its entry; false where its bytes must be zeroed instead."""
-        with self._claimed(position, length) as pieces:
+        with self._claimed(target) as pieces:
             if pieces is not None:
                 if unmap:
-                    self._drop_block(position, length)
+                    self._drop_block(target)
                 return unmap
-            states = {piece.state for piece in self._reader.pieces(position, length)}
-            if BlockState.DATA in states or (hide and BlockState.ABSENT in states):
-                self._enter_zero(position, length)
+            before = self._reader.pieces(target.position, target.length)
+            states = {piece.state for piece in before}
+            if states & _BYTES or (hide and BlockState.ABSENT in states):
+                value = self._tables[target.table].zero_value()
+                self._enter(target, self._top.zero_entry(), value, self._old_entry(target, before), 0)
             return True
 
-    def _drop_block(self, position: int, length: int) -> None:
-        """Let a block of the active layer become zeros, and its unit free after the commit."""
-        self._reader.load(position, length)
+    def _drop_block(self, target: _Target) -> None:
+        """Let a block of the active layer become zeros, and its space free after the commit."""
+        active = self._tables[target.table]
+        self._reader.load(target.position, target.length)
         try:
-            pieces = self._in_place(position, length)
-            if pieces is None or self._space is None:
+            pieces = self._in_place(target.position, target.length)
+            if pieces is None:
                 return  # another operation dropped it first
-            self._committer.epoch.freed.append(self._space.unit_at(pieces[0].offset))
-            self._set_zero(position, length)
-        finally:
-            self._changed.release()
-
-    def _enter_zero(self, position: int, length: int) -> None:
-        self._reader.load(position, length)
-        try:
-            self._set_zero(position, length)
+            self._map.set_block(target.begin, target.block_length, self._top.zero_entry())
+            freed = active.table.entry.encode(pieces[0].offset)
+            self._committer.enter(target.place, active.zero_value(), freed, 0)
         finally:
             self._changed.release()
 

@@ -1,0 +1,67 @@
+"""A table of the active layer, with what it takes to write it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from drivebay.blockmap import Allocator, Table, WritePlan
+from drivebay.engine.change import Change
+from drivebay.engine.eof_space import EofSpace
+from drivebay.engine.leaves import BESIDE_SHIFT, EntryWriter
+from drivebay.engine.metadata import MetadataFiles
+from drivebay.engine.source import FileSource
+from drivebay.engine.space import Space
+from drivebay.engine.unit_space import UnitSpace
+
+
+class ActiveTable:
+    """The table, its allocator, and the writers of its entries and those of its mirrors."""
+
+    def __init__(
+        self, table: Table, plan: WritePlan, sources: Sequence[FileSource], files: MetadataFiles
+    ) -> None:
+        self.table = table
+        self.space = _space(table, plan, sources)
+        self.raw_mask = (1 << table.entry.width * 8) - 1
+        self.entries = EntryWriter(table, table.root, files, self.space, plan)
+        self._mirrors = [EntryWriter(table, root, files, self.space, plan) for root in table.mirrors]
+        self._plan = plan
+
+    def data_value(self, offset: int) -> int:
+        """The entry value of a block whose bytes are at ``offset``, all of them."""
+        return self.table.entry.encode(offset) | self._plan.leaf_flags | self._plan.beside << BESIDE_SHIFT
+
+    def zero_value(self) -> int:
+        """The entry value of a block of zeros; the plan has one."""
+        assert self._plan.zero is not None
+        return self._plan.zero | self._plan.beside_zero << BESIDE_SHIFT
+
+    def changes(self, values: Mapping[int, int]) -> tuple[list[Change], list[Change]]:
+        """As `EntryWriter.changes`, mirrors included."""
+        below, above = self.entries.changes(values)
+        for mirror in self._mirrors:
+            more_below, more_above = mirror.changes(values)
+            below += more_below
+            above += more_above
+        return below, above
+
+    def release(self, freed: Sequence[int], newest_operation: int) -> None:
+        """The last changes are durable: give what they left behind back."""
+        for writer in (self.entries, *self._mirrors):
+            for leaf in writer.done():
+                self.space.retire_leaf(leaf)
+        if freed:
+            self.space.retire(freed, newest_operation)
+
+
+def _space(table: Table, plan: WritePlan, sources: Sequence[FileSource]) -> Space:
+    source, data = sources[table.source], sources[table.data]
+    match plan.allocator:
+        case Allocator.BUMP_COUNTER:
+            return UnitSpace(source, table, plan)
+        case Allocator.REFCOUNT:
+            from drivebay.engine.refcount import RefcountSpace  # few disks need it
+
+            return RefcountSpace(sources, (table,), plan)
+        case _:
+            return EofSpace(source, data, table, plan)

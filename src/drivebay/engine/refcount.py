@@ -1,0 +1,163 @@
+"""The REFCOUNT allocator: clusters, each with a reference count in the image.
+
+A count goes up, durably, before anything refers to the cluster, and down only after nothing does any
+more: a crash leaves clusters counted that nobody uses, never the opposite.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from drivebay.blockmap import BlockState, Table, WritePlan
+from drivebay.engine.change import Change
+from drivebay.engine.refcount_scan import ReferenceScan, packed_clusters
+from drivebay.engine.refcount_table import RefcountTable
+from drivebay.engine.source import FileSource
+from drivebay.errors import ErrorKind, StorageError
+
+
+class RefcountSpace:
+    """Hands out clusters of the file that holds ``tables``; safe for many threads."""
+
+    def __init__(self, sources: Sequence[FileSource], tables: Sequence[Table], plan: WritePlan) -> None:
+        assert plan.refcounts is not None
+        self._tables = tuple(tables)
+        self._table = self._tables[0]
+        self._source = sources[self._table.source]
+        self._punch = plan.punch
+        self._counts = RefcountTable(self._source, self._table.source, plan.refcounts)
+        self._cluster = plan.refcounts.cluster
+        self._lock = threading.Lock()
+        self._unwritten = 0  # clusters from here on were never written: they read as zeros
+        self._block = -1  # the block of counts whose free clusters are handed out, and those
+        self._free: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        self._next = 0
+        self._again: deque[int] = deque()  # clusters that came back, and may be used at once
+        self._retired: deque[tuple[int, int]] = deque()  # newest operation that may use it, cluster
+        self._kept_back: set[int] = set()  # free clusters that the search must not find
+        self._stale_flags = True
+
+    def recount(self) -> None:
+        """As `Space.recount`: every use must be counted, and what is to be written in place used once."""
+        with self._lock:
+            self._counts.load()
+            scan = ReferenceScan(self._source, self._counts)
+            self._block = scan.verify(self._tables) - 1
+            self._stale_flags = scan.stale_flags
+            self._unwritten = -(-self._source.size // self._cluster)
+
+    def take(self, oldest_operation: int) -> int | None:
+        """As `Space.take`; the cluster counts as used from now on."""
+        with self._lock:
+            while self._retired and self._retired[0][0] < oldest_operation:
+                self._again.append(self._retired.popleft()[1])
+            return self._take(zeroed=True)
+
+    def take_leaf(self) -> int:
+        """As `Space.take_leaf`; its old bytes are still there."""
+        with self._lock:
+            offset = self._take(zeroed=False)
+        if offset is None:
+            raise StorageError(
+                ErrorKind.NO_SPACE,
+                "its table of reference counts can't grow any more, so the image is full; convert it to "
+                "one with larger clusters",
+                path=self._source.path,
+                operation="write",
+            )
+        return offset
+
+    def _take(self, *, zeroed: bool) -> int | None:
+        cluster = self._again.popleft() if self._again else self._search()
+        if cluster is None:
+            return None
+        offset = cluster * self._cluster
+        try:
+            self._source.extend(offset + self._cluster)
+            if zeroed and cluster < self._unwritten:
+                self._source.zero_range(offset, self._cluster, punch=self._punch)
+            self._counts.change(cluster, 1)
+        except BaseException:
+            self._keep_back(cluster)
+            self._again.appendleft(cluster)
+            raise
+        self._kept_back.discard(cluster)
+        self._unwritten = max(self._unwritten, cluster + 1)
+        return offset
+
+    def _keep_back(self, cluster: int) -> None:
+        self._kept_back.add(cluster)
+        self._unwritten = max(self._unwritten, cluster + 1)
+
+    def _search(self) -> int | None:
+        while self._next >= len(self._free):
+            free = self._counts.free_in(self._block + 1)
+            if free is None:
+                return None
+            self._block += 1
+            kept_back = np.fromiter(self._kept_back, np.int64, len(self._kept_back))
+            self._free, self._next = free[~np.isin(free, kept_back)], 0
+        self._next += 1
+        return int(self._free[self._next - 1])
+
+    def give_back(self, offset: int) -> None:
+        """As `Space.give_back`."""
+        with self._lock:
+            cluster = offset // self._cluster
+            self._counts.change(cluster, -1)
+            self._keep_back(cluster)
+            self._again.append(cluster)
+
+    def retire(self, raws: Sequence[int], newest_operation: int) -> None:
+        """As `Space.retire`. A failure only leaves counts too high until the next reservations."""
+        with self._lock, contextlib.suppress(OSError):
+            for raw in raws:
+                self._retire(raw, newest_operation)
+            self._counts.write_counts()
+
+    def _retire(self, raw: int, newest_operation: int) -> None:
+        state = self._table.entry.state(raw)
+        for cluster in self._clusters_of(raw, state):
+            if self._counts.change(cluster, -1) != 0:
+                continue
+            self._keep_back(cluster)
+            self._retired.append((newest_operation, cluster))
+            if state is BlockState.DATA and self._punch and not self._stale_flags:
+                # Only what was discarded gets here: its older readers may see zeros. Others need the bytes.
+                self._source.zero_range(cluster * self._cluster, self._cluster, punch=True)
+
+    def _clusters_of(self, raw: int, state: BlockState) -> range:
+        if state is BlockState.PACKED:
+            assert self._table.packed is not None
+            raws = np.array([raw], np.uint64)
+            first, last = packed_clusters(self._table.packed, raws, np.uint64(self._cluster))
+            return range(int(first[0]), int(last[0]) + 1)
+        cluster = self._table.entry.offset(raw) // self._cluster
+        points = cluster and state in (BlockState.DATA, BlockState.ZERO, BlockState.SPLIT)
+        return range(cluster, cluster + 1) if points else range(0)
+
+    def retire_leaf(self, offset: int) -> None:
+        """As `Space.retire_leaf`. Nobody tells who still reads it, so it isn't used again before reopening."""
+        with self._lock, contextlib.suppress(OSError):
+            if self._counts.change(offset // self._cluster, -1) == 0:
+                self._keep_back(offset // self._cluster)
+            self._counts.write_counts()
+
+    def reservations(self) -> list[list[Change]]:
+        """As `Space.reservations`: blocks of counts, then what points to them, then the header."""
+        with self._lock:
+            return self._counts.stages()
+
+    def reserved(self) -> None:
+        """As `Space.reserved`; a table of counts that was left behind is free from now on."""
+        with self._lock, contextlib.suppress(OSError):
+            for cluster in self._counts.done():
+                self._keep_back(cluster)
+                self._again.append(cluster)
+            self._counts.write_counts()
