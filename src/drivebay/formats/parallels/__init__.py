@@ -1,0 +1,54 @@
+"""Parallels: expanding images, and bundles of them with snapshots. See docs/formats/parallels.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from drivebay.blockmap import Files, Format, Layer, Match, RepairStep
+from drivebay.formats.parallels.bundle import open_bundle
+from drivebay.formats.parallels.create import VARIANTS, ParallelsOptions, create
+from drivebay.formats.parallels.descriptor import ROOT
+from drivebay.formats.parallels.edit import edit
+from drivebay.formats.parallels.header import MAGIC_1, MAGIC_2
+from drivebay.formats.parallels.layer import open_expanding
+from drivebay.model import Finding
+
+
+def _is_expanding(head: bytes) -> bool:
+    return head[:16] in (MAGIC_1, MAGIC_2)
+
+
+def _probe(head: bytes, _tail: bytes) -> Match:
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    described = text.startswith(b"<") and b"<" + ROOT.encode() in text
+    return Match.YES if _is_expanding(head) or described else Match.NO
+
+
+def _open(files: Files) -> Layer:
+    return open_expanding(files) if _is_expanding(files.read(0, 16)) else open_bundle(files)
+
+
+def _check(files: Files, layer: Layer) -> Iterator[Finding]:
+    from drivebay.formats.parallels.check import check  # brings numpy, which opening does without
+
+    return check(files, layer)
+
+
+def _repair(files: Files, layer: Layer) -> Iterator[RepairStep]:
+    from drivebay.formats.parallels.repair import repair
+
+    return repair(files, layer)
+
+
+FORMAT = Format(
+    name="parallels",
+    extensions=("hdd", "hds"),
+    probe=_probe,
+    open=_open,
+    create=create,
+    check=_check,
+    repair=_repair,
+    edit=edit,
+    variants=VARIANTS,
+    options=ParallelsOptions,
+)

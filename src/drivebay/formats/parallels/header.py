@@ -1,0 +1,183 @@
+"""The header of an expanding Parallels image (.hds, .hdd), and what must hold in it.
+
+Source: QEMU's "Parallels Expandable Image File Format". All numbers are little endian.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from drivebay.blockmap import Files
+from drivebay.errors import ErrorKind, StorageError
+from drivebay.model import SECTOR, Geometry, physical_geometry
+
+MAGIC_1 = b"WithoutFreeSpace"  # entries count sectors
+MAGIC_2 = b"WithouFreSpacExt"  # entries count blocks
+VERSION = 2  # of both
+HEADER_SIZE = 64
+ENTRY_SIZE: Literal[4] = 4
+IN_USE_OFFSET = 44
+FLAGS_OFFSET = 52
+EXTENSION_OFFSET = 56
+IN_USE = 0x746F6E59
+CLOSED = 0x312E3276
+EMPTY = 0x1  # the only flag there is
+MAX_BLOCK = 64 << 20
+
+_LAYOUT = struct.Struct("<16s5IQ3IQ")
+_DAMAGED = "the header is damaged: restore the image from a copy"
+_UNKNOWN = "convert the image with the tool that wrote it"
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The fields as stored. ``tracks`` is the block size, in sectors as ``data_offset`` and ``extension``."""
+
+    magic: bytes
+    version: int
+    heads: int
+    cylinders: int
+    tracks: int
+    entries: int
+    sectors: int
+    in_use: int
+    data_offset: int
+    flags: int
+    extension: int
+
+    @property
+    def block(self) -> int:
+        """Bytes in a block."""
+        return self.tracks * SECTOR
+
+    @property
+    def scale(self) -> int:
+        """What a table entry counts, in bytes."""
+        return self.block if self.magic == MAGIC_2 else SECTOR
+
+    @property
+    def size(self) -> int:
+        """Bytes of the virtual disk; the old magic's images have a 32-bit number."""
+        return SECTOR * (self.sectors if self.magic == MAGIC_2 else self.sectors & 0xFFFFFFFF)
+
+    @property
+    def entries_needed(self) -> int:
+        """Table entries that the disk size needs."""
+        return -(-self.size // self.block)
+
+    @property
+    def table_end(self) -> int:
+        """Where the table ends."""
+        return HEADER_SIZE + ENTRY_SIZE * self.entries
+
+    @property
+    def first_block(self) -> int:
+        """Where the first block may begin: the data offset, or the table's end where that is higher."""
+        first = max(self.table_end, self.data_offset * SECTOR)
+        step = self.block if self.magic == MAGIC_2 else SECTOR
+        return first + -first % step
+
+    @property
+    def geometry(self) -> Geometry:
+        """The stored geometry, or the default where it can't be (virtual-storage specification, 2.5)."""
+        per_track = self.tracks
+        if per_track > 63 and self.heads and self.cylinders:
+            per_track = self.size // SECTOR // (self.heads * self.cylinders)
+        fits = self.cylinders * self.heads * per_track * SECTOR <= self.size
+        if self.cylinders and 0 < self.heads <= 16 and 0 < per_track <= 63 and fits:
+            return Geometry(min(self.cylinders, 16383), self.heads, per_track)
+        return physical_geometry(self.size)
+
+    def pack(self) -> bytes:
+        """The header's bytes."""
+        return _LAYOUT.pack(
+            self.magic,
+            self.version,
+            self.heads,
+            self.cylinders,
+            self.tracks,
+            self.entries,
+            self.sectors,
+            self.in_use,
+            self.data_offset,
+            self.flags,
+            self.extension,
+        )
+
+
+class _Rule(NamedTuple):
+    field: str
+    label: str
+    offset: int
+    holds: Callable[[Header, int], bool]  # of the header and the file's size; later ones rely on earlier ones
+    demand: str
+    kind: ErrorKind = ErrorKind.CORRUPT
+
+
+def read_header(files: Files) -> Header:
+    """The header, each field checked against the others and the file's size; the table is not read.
+
+    Raises StorageError: CORRUPT for values that can't be, UNSUPPORTED for versions that drivebay doesn't
+    know. The rules are those of docs/formats/parallels.md.
+    """
+    data = files.read(0, HEADER_SIZE)
+    if len(data) < HEADER_SIZE:
+        what = f"the file ends within the Parallels header, after {len(data)} of {HEADER_SIZE} bytes"
+        raise refusal(files, ErrorKind.CORRUPT, len(data), f"{what}; {_DAMAGED}")
+    header = Header(*_LAYOUT.unpack(data))
+    for rule in _RULES:
+        if not rule.holds(header, files.size):
+            value = getattr(header, rule.field)
+            remedy = _UNKNOWN if rule.kind is ErrorKind.UNSUPPORTED else _DAMAGED
+            what = f"Parallels header: the {rule.label} is {value!r}, but {rule.demand}; {remedy}"
+            raise refusal(files, rule.kind, rule.offset, what)
+    return header
+
+
+def refusal(files: Files, kind: ErrorKind, offset: int, message: str) -> StorageError:
+    """The error that ends opening."""
+    return StorageError(kind, message, path=files.path, offset=offset, operation="open")
+
+
+_RULES = (
+    _Rule(
+        "magic",
+        "magic",
+        0,
+        lambda h, _: h.magic in (MAGIC_1, MAGIC_2),
+        f"it must be {MAGIC_1!r} or {MAGIC_2!r}",
+    ),
+    _Rule(
+        "version",
+        "version",
+        16,
+        lambda h, _: h.version == VERSION,
+        f"drivebay knows only {VERSION}",
+        ErrorKind.UNSUPPORTED,
+    ),
+    _Rule(
+        "tracks",
+        "block size in sectors",
+        28,
+        lambda h, _: 0 < h.block <= MAX_BLOCK,
+        f"it must be from 1 to {MAX_BLOCK // SECTOR}",
+    ),
+    _Rule("sectors", "number of sectors", 36, lambda h, _: h.size > 0, "it can't be 0"),
+    _Rule(
+        "entries",
+        "number of table entries",
+        32,
+        lambda h, _: h.entries >= h.entries_needed,
+        "the disk size needs more",
+    ),
+    _Rule(
+        "entries",
+        "number of table entries",
+        32,
+        lambda h, size: h.table_end <= size,
+        "a table of so many reaches beyond the file's end",
+    ),
+)
