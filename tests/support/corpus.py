@@ -8,6 +8,7 @@ a machine. The manifest tells for each image its UUIDs, its size and the SHA-256
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import lzma
 import os
@@ -17,6 +18,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+
+from drivebay.model import NULL_UUID, SECTOR
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _CHUNK = 1 << 16
@@ -31,6 +34,11 @@ def corpus_root() -> Path | None:
             return candidate
     return None
 
+
+# What VirtualBox itself reads wrongly, by the format's specification; the manifest has what it read.
+_MISREAD = {
+    "foreign-qemu/parallels": "VirtualBox takes QEMU's image for a flat one and shows its header as data",
+}
 
 needs_corpus = pytest.mark.skipif(
     corpus_root() is None, reason="the corpus is absent: put it into ../shared/corpus or set DRIVEBAY_CORPUS"
@@ -59,6 +67,11 @@ class CorpusImage:
     variant: str | None
     content_sha256: str | None
     entry: dict[str, Any]
+
+    @property
+    def misread(self) -> str | None:
+        """Why `content_sha256` is not what the image contains."""
+        return _MISREAD.get(self.id)
 
 
 @dataclass(frozen=True)
@@ -106,6 +119,12 @@ def images(format_name: str) -> tuple[CorpusImage, ...]:
     return tuple(_image(entry) for entry in entries if entry["format"].lower() == format_name)
 
 
+@functools.cache
+def all_images() -> tuple[CorpusImage, ...]:
+    """The images of all formats; none where there is no corpus."""
+    return tuple(_image(entry) for case in _manifest().values() for entry in case["images"])
+
+
 def _image(entry: dict[str, Any]) -> CorpusImage:
     def identifier(key: str) -> UUID | None:
         return UUID(entry[key]) if entry.get(key) else None
@@ -116,7 +135,7 @@ def _image(entry: dict[str, Any]) -> CorpusImage:
         format=entry["format"].lower(),
         files=tuple(file["file"] for file in entry["files"]),
         virtual_size=entry["virtual_size"],
-        uuid=UUID(entry["uuid"]),
+        uuid=identifier("uuid") or NULL_UUID,
         modification_uuid=identifier("uuid_modification"),
         parent_uuid=identifier("image_parent_uuid"),
         parent_modification_uuid=identifier("parent_uuid_modification"),
@@ -128,12 +147,18 @@ def _image(entry: dict[str, Any]) -> CorpusImage:
 
 def chain_of(image: CorpusImage) -> tuple[CorpusImage, ...]:
     """The image and its parents, top first. Copies kept in ``before/`` are nobody's parents."""
-    chain = [image]
-    siblings = [other for other in images(image.format) if other.case == image.case]
+    siblings = [other for other in all_images() if other.case == image.case]
+    by_id = {other.id: other for other in siblings}
     current = {other.uuid: other for other in siblings if not other.files[0].startswith("before/")}
-    while (parent := chain[-1].parent_uuid) and parent.int:
-        chain.append(current[parent])
-    return tuple(chain)
+    chain = [image]
+    while True:
+        child = chain[-1]
+        if named := child.entry.get("parent"):
+            chain.append(by_id[named])
+        elif child.parent_uuid and child.parent_uuid.int:
+            chain.append(current[child.parent_uuid])
+        else:
+            return tuple(chain)
 
 
 def unpack_case(case: str, into: Path) -> Path:
@@ -148,6 +173,11 @@ def unpack_case(case: str, into: Path) -> Path:
 def read_image(image: CorpusImage) -> bytes:
     """The bytes of the image's first file."""
     return _content(image.entry["files"][0])
+
+
+def read_files(image: CorpusImage) -> dict[str, bytes]:
+    """The bytes of the image's files by their names, which lie in one folder; the image itself first."""
+    return {Path(file["file"]).name: _content(file) for file in image.entry["files"]}
 
 
 def _content(file: dict[str, Any]) -> bytes:
@@ -166,6 +196,36 @@ def _write_sparse(path: Path, data: bytes) -> None:
                 out.seek(start)
                 out.write(chunk)
         out.truncate(len(data))
+
+
+def expected_sha256(image: CorpusImage) -> str | None:
+    """SHA-256 of the disk seen through the chain, as the format's specification has it."""
+    return _written_sha256(image) if image.misread else image.content_sha256
+
+
+def _written_sha256(image: CorpusImage) -> str:
+    """SHA-256 of what the generator wrote (the manifest tells how), whatever VirtualBox then read."""
+    content = bytearray(image.virtual_size)
+    for op in image.entry["content_ops"]:
+        low, high = op["offset"], op["offset"] + op["length"]
+        first, last = low // SECTOR, -(-high // SECTOR)
+        data = b"".join(_sector(op["kind"], op.get("tag", ""), lba) for lba in range(first, last))
+        content[low:high] = data[low - first * SECTOR : high - first * SECTOR]
+    return hashlib.sha256(content).hexdigest()
+
+
+def _sector(kind: str, tag: str, lba: int) -> bytes:
+    match kind:
+        case "text":
+            line = f"{tag} LBA {lba:010d}\n".encode()
+            return (line * (SECTOR // len(line) + 1))[:SECTOR]
+        case "rand":
+            return b"".join(hashlib.sha256(f"{tag}:{lba}:{i}".encode()).digest() for i in range(16))
+        case "byte":
+            return bytes([int(tag)]) * SECTOR
+        case "zero":
+            return bytes(SECTOR)
+    raise ValueError(kind)
 
 
 @functools.cache
