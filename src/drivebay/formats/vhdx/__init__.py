@@ -1,0 +1,14 @@
+"""VHDX, Hyper-V's format: dynamic, fixed and differencing, with a log. See docs/formats/vhdx.md."""
+
+from __future__ import annotations
+
+from drivebay.blockmap import Format
+from drivebay.formats.vhdx.header import probe
+from drivebay.formats.vhdx.layer import open_layer
+
+FORMAT = Format(
+    name="vhdx",
+    extensions=("vhdx", "avhdx"),
+    probe=probe,
+    open=open_layer,
+)
