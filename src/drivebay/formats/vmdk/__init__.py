@@ -1,0 +1,13 @@
+"""VMDK, the format of VMware: sparse, flat, split, compressed. See docs/formats/vmdk.md."""
+
+from __future__ import annotations
+
+from drivebay.blockmap import Format
+from drivebay.formats.vmdk.layer import open_layer, probe
+
+FORMAT = Format(
+    name="vmdk",
+    extensions=("vmdk",),
+    probe=probe,
+    open=open_layer,
+)
