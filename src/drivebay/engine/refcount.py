@@ -143,7 +143,7 @@ class RefcountSpace:
         return range(cluster, cluster + 1) if points else range(0)
 
     def retire_leaf(self, offset: int) -> None:
-        """As `Space.retire_leaf`. Nobody tells who still reads it, so it isn't used again before reopening."""
+        """As `Space.retire_leaf`. Nobody tells who still reads it, so it rests until the disk is reopened."""
         with self._lock, contextlib.suppress(OSError):
             if self._counts.change(offset // self._cluster, -1) == 0:
                 self._keep_back(offset // self._cluster)

@@ -16,7 +16,8 @@ from drivebay.model import SECTOR
 _DATA, _ZERO = int(BlockState.DATA), int(BlockState.ZERO)
 _PACKED, _SPLIT, _CORRUPT = int(BlockState.PACKED), int(BlockState.SPLIT), int(BlockState.CORRUPT)
 _OWNED = 0x8000  # in `_uses`: an entry says that nothing else uses the cluster
-_MOST = 0x7FFF
+_SHARED = 0x4000  # an entry points to data there, and does not say so
+_MOST = 0x3FFF
 _CHUNK = 1 << 16
 _BATCH_BYTES = 1 << 20
 
@@ -37,8 +38,8 @@ class ReferenceScan:
         Afterwards ``stale_flags`` tells whether entries don't say that they own their cluster although
         nothing else uses it. Returns the first block of counts that has a free cluster.
         """
-        self._use(np.zeros(1, np.uint64), owned=True)
-        self._use(self._counts.clusters, owned=True)
+        self._use(np.zeros(1, np.uint64), _OWNED)
+        self._use(self._counts.clusters, _OWNED)
         for table in tables:
             self._scan(table)
         blocks = -(-len(self._uses) // self._counts.per_block)
@@ -48,7 +49,7 @@ class ReferenceScan:
     def _unsafe(self, what: str, offset: int) -> Exception:
         return unsafe_counts(self._source.path, what, offset)
 
-    def _use(self, clusters: Entries, *, owned: bool) -> None:
+    def _use(self, clusters: Entries, flag: int = 0) -> None:
         inside = clusters[clusters < len(self._uses)]
         if len(inside) < len(clusters):
             raise self._unsafe("a table points outside of the file", int(clusters.max()) * int(self._cluster))
@@ -57,7 +58,9 @@ class ReferenceScan:
         if len(total) and int(total.max()) > _MOST:
             offset = int(found[total.argmax()]) * int(self._cluster)
             raise self._unsafe("thousands of entries point to one cluster", offset)
-        self._uses[found] = total.astype(np.uint16) | (self._uses[found] & _OWNED) | (_OWNED if owned else 0)
+        self._uses[found] = (
+            total.astype(np.uint16) | (self._uses[found] & ~np.uint16(_MOST)) | np.uint16(flag)
+        )
 
     def _compare(self, block: int) -> bool:
         """Hold one block of counts against the uses; returns whether it has a free cluster."""
@@ -67,14 +70,13 @@ class ReferenceScan:
         if counts is None:
             counts = np.zeros(len(uses), np.uint8)
         here = counts[: len(uses)]
-        owned = uses & _OWNED != 0
-        bad = ((uses & _MOST) > here) | (owned & (here != 1))
+        bad = ((uses & _MOST) > here) | ((uses & _OWNED != 0) & (here != 1))
         if bad.any():
             index = int(bad.argmax())
-            what = f"{int(uses[index] & _MOST)} entries use a cluster whose reference count is {int(here[index])}"
-            raise self._unsafe(what, (start + index) * int(self._cluster))
-        self.stale_flags |= bool((~owned & (uses == 1) & (here == 1)).any())
-        return len(counts) == len(uses) < self._counts.per_block or bool((counts == 0).any())
+            found = f"{int(uses[index] & _MOST)} entries, but its reference count is {int(here[index])}"
+            raise self._unsafe(f"a cluster is used by {found}", (start + index) * int(self._cluster))
+        self.stale_flags |= bool(((uses & _SHARED != 0) & (here == 1)).any())
+        return bool((counts == 0).any())
 
     def _scan(self, table: Table) -> None:
         directory = table.directory
@@ -82,7 +84,7 @@ class ReferenceScan:
         step = directory.entry.step
         ends = table.root, table.root + directory.count * step - 1
         first, last = (end // int(self._cluster) for end in ends)
-        self._use(np.arange(first, last + 1, dtype=np.uint64), owned=True)
+        self._use(np.arange(first, last + 1, dtype=np.uint64), _OWNED)
         leaves: list[Entries] = []
         for first in range(0, directory.count, _CHUNK):
             raw = read_directory(table, self._source, table.root, first, min(_CHUNK, directory.count - first))
@@ -96,9 +98,9 @@ class ReferenceScan:
         offsets = offsets_of(directory.entry, raw)
         if len(np.unique(offsets)) < len(offsets):
             raise self._unsafe("two entries of its directory point to one table", table.root)
-        owned = self._owned(raw, directory.entry.owned)
-        self._use(offsets[owned] // self._cluster, owned=True)
-        self._use(offsets[~owned] // self._cluster, owned=False)
+        owned = _owned(raw, directory.entry.owned)
+        self._use(offsets[owned] // self._cluster, _OWNED)
+        self._use(offsets[~owned] // self._cluster)
         size = directory.per_leaf * table.entry.step
         for batch in _batches(offsets, max(_BATCH_BYTES // size, 1)):
             data = bytearray(len(batch) * size)
@@ -118,21 +120,22 @@ class ReferenceScan:
         # Zeros may keep a cluster, even one that the file does not reach to yet.
         kept = (states == _ZERO) & (offsets != 0) & (offsets < self._source.size)
         placed = (states == _DATA) | ((states == _SPLIT) & (offsets != 0)) | kept
-        owned = self._owned(raw, table.entry.owned)
-        self._use(offsets[placed & owned] // self._cluster, owned=True)
-        self._use(offsets[placed & ~owned] // self._cluster, owned=False)
+        owned = _owned(raw, table.entry.owned)
+        self._use(offsets[placed & owned] // self._cluster, _OWNED)
+        self._use(offsets[placed & ~owned] // self._cluster, _SHARED)
 
     def _use_packed(self, packed: PackedEntry, raw: Entries) -> None:
         first, last = packed_clusters(packed, raw, self._cluster)
         end = np.uint64(max(len(self._uses) - 1, 0))  # the last sectors are rounded up
-        self._use(first, owned=False)
+        self._use(first)
         for more in range(1, int((last - first).max()) + 1 if len(raw) else 1):
             clusters = first + np.uint64(more)
-            self._use(clusters[(clusters <= last) & (clusters <= end)], owned=False)
+            self._use(clusters[(clusters <= last) & (clusters <= end)])
 
-    @staticmethod
-    def _owned(raw: Entries, bits: int) -> Flags:
-        return (raw & np.uint64(bits)) == np.uint64(bits)
+
+def _owned(raw: Entries, bits: int) -> Flags:
+    owned: Flags = (raw & np.uint64(bits)) == np.uint64(bits)
+    return owned
 
 
 def packed_clusters(packed: PackedEntry, raw: Entries, cluster: np.uint64) -> tuple[Entries, Entries]:
