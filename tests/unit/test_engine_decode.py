@@ -172,7 +172,7 @@ def test_data_of_several_files_are_numbered_through_the_chain() -> None:
         (BlockState.DATA, 0, 0),
     ]
     assert [page_map.depth_of(n) for n in range(6)] == [0, 0, 1, 1, 2, 2]
-    runs = page_map.splits[0]
+    runs = page_map.splits[0][0]
     assert [(run.start, offset_of(run.entry), source_of(run.entry)) for run in runs] == [
         (0, 0, 0),
         (512 * KIB, 0, 0),

@@ -73,7 +73,7 @@ def _packed_entries(layer: PlacedLayer, segment: Packed, unit: int, low: int, hi
 
 
 def _table_entries(layer: PlacedLayer, table: Table, unit: int, low: int, high: int) -> Entries:
-    if table.start % unit:
+    if table.start % unit or max(table.block, unit) % min(table.block, unit):
         return np.full(high - low, SPLIT_ENTRY, np.uint64)
     origin = table.start // unit
     first = (low - origin) * unit // table.block

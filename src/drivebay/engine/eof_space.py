@@ -17,6 +17,7 @@ from drivebay.blockmap import Table, WritePlan
 from drivebay.engine.change import Change
 from drivebay.engine.source import FileSource
 from drivebay.engine.space import encode, unsafe_table, used_offsets
+from drivebay.engine.tables import Entries, table_places
 from drivebay.errors import ErrorKind, StorageError
 
 
@@ -39,12 +40,17 @@ class EofSpace:
 
     def recount(self) -> None:
         """Read the table: where its blocks end. Raises CORRUPT where two of them overlap."""
-        offsets = np.sort(np.concatenate([*used_offsets(self._table, self._source, self._data), []]))
-        if len(offsets) > 1 and (np.diff(offsets) < self._table.block).any():
-            raise unsafe_table(
-                self._source.path, self._table, "points to a block which another one points to"
-            )
-        last = int(offsets[-1]) + self._table.block if len(offsets) else 0
+        table, path = self._table, self._source.path
+        none = np.zeros(0, np.uint64)
+        blocks = np.concatenate([none, *used_offsets(table, self._source, self._data)])
+        if (blocks < self._plan.first).any():
+            raise unsafe_table(path, table, "points into the image's own tables")
+        taken = [(blocks, table.block)]
+        if self._source is self._data:
+            taken += table_places(table, self._source)
+        if _overlap(taken):
+            raise unsafe_table(path, table, "points to a place which another one points to")
+        last = int(blocks.max()) + table.block if len(blocks) else 0
         self._next = self._aligned(max(self._plan.first, last, self._end()))
         self._data.extend(last)  # the file may end within its last block
 
@@ -139,3 +145,12 @@ class EofSpace:
     def reserved(self) -> None:
         """The counter is in the file."""
         self._counted = self._reserving
+
+
+def _overlap(places: Sequence[tuple[Entries, int]]) -> bool:
+    """Whether any two of the ranges, given as (beginnings, length of each), share a byte."""
+    starts = np.concatenate([found for found, _ in places])
+    lengths = np.concatenate([np.full(len(found), length, np.uint64) for found, length in places])
+    order = np.argsort(starts, kind="stable")
+    starts, lengths = starts[order], lengths[order]
+    return bool((starts[1:] < (starts + lengths)[:-1]).any())

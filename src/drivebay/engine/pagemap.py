@@ -97,7 +97,7 @@ class PageMap:
 
     def _choose_granule(self) -> None:
         block = finest_block(self.layers) or _GRANULE_MAX
-        self.granule = min(max(block, _GRANULE_MIN), _GRANULE_MAX)
+        self.granule = min(max(1 << block.bit_length() - 1, _GRANULE_MIN), _GRANULE_MAX)
         self.unit = min([self.granule, *(layer.finest() for layer in self.layers)])
         self.shift = self.granule.bit_length() - 1
         self._cut = set().union(*(layer.boundaries(self.granule, self.size) for layer in self.layers))

@@ -1,0 +1,105 @@
+"""The allocator at the file's end: what it counts, what it refuses, where the tail goes."""
+
+from __future__ import annotations
+
+import os
+import struct
+
+import pytest
+
+from drivebay.blockmap import Allocator, BlockState, Entry, Field, Rule, Table, WritePlan
+from drivebay.engine.eof_space import EofSpace
+from drivebay.engine.source import FileSource
+from drivebay.errors import ErrorKind, StorageError
+
+BLOCK = 4096
+ROOT = 512
+FIRST = 1024
+ALWAYS = 1 << 60
+TAIL = b"the end!" * 64
+
+
+def space_of(entries: list[int], size: int, *, tail: bytes = b"", lead: int = 0) -> EofSpace:
+    """The space of a table of sector numbers, in a file of ``size`` bytes that ends with the tail."""
+    fd = os.memfd_create("image")
+    os.truncate(fd, size)
+    os.pwrite(fd, struct.pack(f"<{len(entries)}I", *entries), ROOT)
+    os.pwrite(fd, tail, size)
+    file = FileSource(fd, "/memory", writable=True)
+    entry = Entry(4, "<", (Rule(0xFFFFFFFF, 0, BlockState.ABSENT),), 0xFFFFFFFF, 512, lead)
+    table = Table(0, len(entries) * BLOCK, BLOCK, 0, ROOT, entry)
+    plan = WritePlan(
+        Allocator.BUMP_EOF, unit=BLOCK + lead, lead=lead, first=FIRST, tail=tail, counter=Field(4, 4, "<")
+    )
+    space = EofSpace(file, file, table, plan)
+    space.recount()
+    return space
+
+
+def read(space: EofSpace, offset: int, length: int) -> bytes:
+    return os.pread(space._data.fd, length, offset)
+
+
+def test_new_blocks_follow_each_other_from_the_files_end() -> None:
+    space = space_of([2, 0, 0], FIRST + BLOCK)
+    assert [space.take(ALWAYS) for _ in range(2)] == [FIRST + BLOCK, FIRST + 2 * BLOCK]
+    assert space._data.size == FIRST + 3 * BLOCK
+    ((counter,),) = space.reservations()
+    assert counter.data == struct.pack("<I", space._data.size // 512)
+    space.reserved()
+    assert space.reservations() == []
+
+
+def test_an_end_within_a_sector_is_rounded_up() -> None:
+    assert space_of([0], FIRST + 700).take(ALWAYS) == FIRST + 1024
+
+
+def test_the_tail_moves_and_leaves_zeros() -> None:
+    space = space_of([0, 0], FIRST, tail=TAIL, lead=512)
+    for number in range(2):
+        offset = space.take(ALWAYS)
+        assert offset == FIRST + number * (BLOCK + 512) + 512
+        assert read(space, offset - 512, BLOCK + 512) == bytes(BLOCK + 512)
+        assert read(space, offset + BLOCK, 1000) == TAIL
+
+
+def test_what_looks_almost_like_the_tail_is_not_overwritten() -> None:
+    fd_size = FIRST + 512
+    space = space_of([0], fd_size, tail=TAIL)
+    os.pwrite(space._data.fd, b"X", fd_size)
+    space.recount()
+    assert space.take(ALWAYS) == fd_size + len(TAIL)
+
+
+def test_freed_space_comes_back_when_nobody_can_touch_it() -> None:
+    space = space_of([2, 10], FIRST + 2 * BLOCK)
+    os.pwrite(space._data.fd, b"old" * 100, FIRST)
+    space.retire([2], newest_operation=7)
+    assert space.take(7) == FIRST + 2 * BLOCK
+    assert space.take(8) == FIRST
+    assert read(space, FIRST, BLOCK) == bytes(BLOCK)
+    space.give_back(FIRST)
+    assert space.take(0) == FIRST
+
+
+@pytest.mark.parametrize(
+    ("entries", "reason"),
+    [
+        ([2, 2], "another one points to"),
+        ([2, 3], "another one points to"),
+        ([1, 0], "own tables"),
+        ([100, 0], "outside the file"),
+    ],
+)
+def test_tables_that_a_write_would_damage_are_refused(entries: list[int], reason: str) -> None:
+    with pytest.raises(StorageError, match=reason) as caught:
+        space_of(entries, FIRST + 4 * BLOCK)
+    assert caught.value.kind is ErrorKind.CORRUPT
+
+
+def test_a_format_that_can_count_no_further_is_full() -> None:
+    space = space_of([0, 0], FIRST)
+    space._next = (1 << 32) * 512
+    with pytest.raises(StorageError, match="can't count further") as caught:
+        space.take(ALWAYS)
+    assert caught.value.kind is ErrorKind.NO_SPACE
