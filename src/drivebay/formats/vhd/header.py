@@ -42,8 +42,11 @@ class Locator(NamedTuple):
 
     @property
     def room(self) -> int:
-        """Bytes that are kept for the path."""
-        return self.space * SECTOR if self.space % SECTOR else self.space
+        """Bytes that are surely kept for the path, going by either reading of ``space``."""
+        least = self.length + -self.length % SECTOR
+        if self.space % SECTOR == 0:
+            return max(self.space, least)
+        return self.space * SECTOR if self.space < self.length <= self.space * SECTOR else least
 
 
 NO_LOCATOR = Locator(bytes(4), 0, 0, 0, 0)

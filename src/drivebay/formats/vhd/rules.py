@@ -10,7 +10,7 @@ from drivebay.errors import ErrorKind, StorageError
 from drivebay.formats.vhd.footer import FOOTER_SIZE, VERSION, DiskType, Footer, is_sealed
 from drivebay.formats.vhd.footers import Footers, read_footers
 from drivebay.formats.vhd.header import CHECKSUM_OFFSET, COOKIE, ENTRY_SIZE, HEADER_SIZE, Header, unpack
-from drivebay.formats.vhd.sizes import disk_size
+from drivebay.formats.vhd.sizes import MAX_SIZE, disk_size
 from drivebay.model import SECTOR
 
 MIN_BLOCK = 64 << 10
@@ -145,6 +145,15 @@ _FOOTER_RULES = (
         48,
         lambda s: s.size > 0 and s.size % SECTOR == 0,
         f"it must be a multiple of {SECTOR}, not 0",
+    ),
+    _Rule(
+        "footer",
+        "current_size",
+        "current size",
+        48,
+        lambda s: s.footer.type == DiskType.FIXED or s.size <= MAX_SIZE,
+        f"only fixed disks can be larger than {MAX_SIZE} (2 TiB)",
+        ErrorKind.UNSUPPORTED,
     ),
     _Rule(
         "footer",
