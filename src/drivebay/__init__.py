@@ -22,6 +22,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from drivebay.blockmap import RepairStep
     from drivebay.engine.disk import Disk
     from drivebay.engine.stats import DiskStats
     from drivebay.errors import ErrorKind, StorageError
@@ -32,10 +33,24 @@ if TYPE_CHECKING:
         Finding,
         Geometry,
         ImageFacts,
+        Part,
         Severity,
     )
-    from drivebay.service.api import check, checksum, compare, create, info, open, serve
+    from drivebay.service.api import (
+        check,
+        checksum,
+        compare,
+        create,
+        edit,
+        info,
+        list_formats,
+        open,
+        repair,
+        serve,
+    )
     from drivebay.service.content import Comparison
+    from drivebay.service.edit import Repair
+    from drivebay.service.format_options import FormatInfo, OptionInfo
     from drivebay.service.images import ImageInfo
 
 # Where each public name lives; it is imported when it is first used, so that commands start fast.
@@ -48,17 +63,25 @@ _HOMES = {
     "Extent": "drivebay.model",
     "ExtentState": "drivebay.model",
     "Finding": "drivebay.model",
+    "FormatInfo": "drivebay.service.format_options",
     "Geometry": "drivebay.model",
     "ImageFacts": "drivebay.model",
     "ImageInfo": "drivebay.service.images",
+    "OptionInfo": "drivebay.service.format_options",
+    "Part": "drivebay.model",
+    "Repair": "drivebay.service.edit",
+    "RepairStep": "drivebay.blockmap",
     "Severity": "drivebay.model",
     "StorageError": "drivebay.errors",
     "check": "drivebay.service.api",
     "checksum": "drivebay.service.api",
     "compare": "drivebay.service.api",
     "create": "drivebay.service.api",
+    "edit": "drivebay.service.api",
     "info": "drivebay.service.api",
+    "list_formats": "drivebay.service.api",
     "open": "drivebay.service.api",
+    "repair": "drivebay.service.api",
     "serve": "drivebay.service.api",
 }
 
@@ -71,17 +94,25 @@ __all__ = [
     "Extent",
     "ExtentState",
     "Finding",
+    "FormatInfo",
     "Geometry",
     "ImageFacts",
     "ImageInfo",
+    "OptionInfo",
+    "Part",
+    "Repair",
+    "RepairStep",
     "Severity",
     "StorageError",
     "check",
     "checksum",
     "compare",
     "create",
+    "edit",
     "info",
+    "list_formats",
     "open",
+    "repair",
     "serve",
 ]
 

@@ -27,7 +27,7 @@ def _facts(path: Path) -> ImageFacts:
 
 def test_a_new_base_has_what_was_asked_for(tmp_path: Path) -> None:
     path, uuid = tmp_path / "a.vdi", UUID(int=7, version=4)
-    create_image(path, size=6 << 20, block_size=2 << 20, uuid=uuid, comment="hello")
+    create_image(path, size=6 << 20, options={"block_size": 2 << 20}, uuid=uuid, comment="hello")
     facts = _facts(path)
     assert (facts.format, facts.variant, facts.size, facts.block_size) == ("vdi", "dynamic", 6 << 20, 2 << 20)
     assert (facts.uuid, facts.parent_uuid, facts.comment) == (uuid, NULL_UUID, "hello")

@@ -267,7 +267,7 @@ def test_a_base_named_writable_must_be_in_a_writable_format_given_by_name(tmp_pa
     with open_chain(tmp_path / "a.vdi", writable=True, format_name="raw") as chain:
         assert chain.layers[0].layer.facts.size == (tmp_path / "a.vdi").stat().st_size
         assert chain.layers[0].sources[0].writable
-    assert "there is no format 'vmdk'" in _failure(tmp_path / "a.vdi", ErrorKind.INVALID, format_name="vmdk")
+    assert "there is no format 'abc'" in _failure(tmp_path / "a.vdi", ErrorKind.INVALID, format_name="abc")
 
 
 def test_direct_opens_every_file_unbuffered(tmp_path: Path) -> None:

@@ -61,7 +61,10 @@ class RepairStep:
 
 @dataclass(frozen=True, slots=True)
 class HeaderEdit:
-    """What is to change in an image's header; ``None`` leaves a field alone."""
+    """What is to change in an image's header; ``None`` leaves a field alone.
+
+    The fields are called as in `ImageFacts`; ``parent_path`` is the parent's name, as it is to be recorded.
+    """
 
     uuid: UUID | None = None
     modification_uuid: UUID | None = None
@@ -69,6 +72,7 @@ class HeaderEdit:
     parent_modification_uuid: UUID | None = None
     parent_path: str | None = None
     parent_format: str | None = None
+    parent_content_id: int | None = None
     comment: str | None = None
     pchs: Geometry | None = None
     lchs: Geometry | None = None

@@ -25,8 +25,6 @@ def create_image(
     parent: str | os.PathLike[str] | None = None,
     format_name: str | None = None,
     parent_format: str | None = None,
-    variant: str | None = None,
-    block_size: int | None = None,
     options: Mapping[str, Any] | None = None,
     uuid: UUID | None = None,
     comment: str = "",
@@ -35,7 +33,7 @@ def create_image(
     """Make a new image of ``size`` bytes, or a differencing one on ``parent`` and as large as it.
 
     The format follows from the name's extension, VDI where that tells nothing; ``parent_format`` is the
-    parent's, where its content shall not decide. ``options`` are further fields of the format's options.
+    parent's, where its content shall not decide. ``options`` are fields of the format's options.
     An existing file is never overwritten, and a failure leaves nothing behind. Raises StorageError.
     """
     name = os.fspath(path)
@@ -49,7 +47,7 @@ def create_image(
         )
     request = CreateRequest(
         _size(name, size, parent),
-        chosen.options(variant=variant, block_size=block_size, **(options or {})),
+        chosen.options(**(options or {})),
         uuid or uuid4(),
         uuid4(),
         comment=comment,

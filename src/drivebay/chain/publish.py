@@ -109,10 +109,17 @@ class _Staging:
 
 def _publish(aside: str, path: str) -> None:
     try:
+        _give_name(aside, path)
+    except OSError as error:
+        raise from_os_error(error, "create", path=path) from error
+
+
+def _give_name(aside: str, path: str) -> None:
+    try:
         os.link(aside, path)
     except OSError as error:
         if error.errno not in _NO_LINKS:
-            raise OSError(error.errno, error.strerror, path) from error
+            raise
         # No hard links here: take the name with an empty file, then put the image in its place.
         os.close(os.open(path, os.O_WRONLY | _NEW))
         os.rename(aside, path)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import drivebay as package
-from drivebay.cli import content, demo, images, serving
+from drivebay.cli import content, create, demo, edit, formats, images, serving
 
 app = typer.Typer(
     name="drivebay",
@@ -16,8 +16,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(images.info)
-app.command()(images.create)
+app.command(cls=create.CreateCommand)(create.create)
 app.command()(images.check)
+app.command()(edit.repair)
+app.command("set")(edit.set_)
+app.command("formats")(formats.formats_)
 app.command("map")(content.map_)
 app.command()(content.checksum)
 app.command()(content.compare)

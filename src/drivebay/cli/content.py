@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from drivebay.cli.exit_codes import ANSWER_IS_NO
-from drivebay.cli.options import AllowStaleParent, FormatName, Image, Json, Search, opening
+from drivebay.cli.options import AllowStaleParent, FormatName, Image, Json, Search, Snapshot, opening
 from drivebay.cli.output import as_json_value, print_json, printable, progress_bar
 from drivebay.model import Extent
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def map_(
     image: Image,
     format_name: FormatName = None,
+    snapshot: Snapshot = "",
     search: Search = None,
     allow_stale_parent: AllowStaleParent = False,
     as_json: Json = False,
@@ -28,7 +29,7 @@ def map_(
     """Show what each range of the disk is (data, zero, unallocated) and in which file it lies."""
     from drivebay.service.disks import open_disk
 
-    options = opening(format_name, search, allow_stale_parent=allow_stale_parent)
+    options = opening(format_name, search, allow_stale_parent=allow_stale_parent, snapshot=snapshot)
     with open_disk(image, options) as disk:
         if as_json:
             _print_json_lines(disk.extents())
@@ -57,6 +58,7 @@ def _print_lines(extents: Iterable[Extent]) -> None:
 def checksum(
     image: Image,
     format_name: FormatName = None,
+    snapshot: Snapshot = "",
     search: Search = None,
     allow_stale_parent: AllowStaleParent = False,
     as_json: Json = False,
@@ -65,7 +67,7 @@ def checksum(
     from drivebay.service import content
     from drivebay.service.disks import open_disk
 
-    options = opening(format_name, search, allow_stale_parent=allow_stale_parent)
+    options = opening(format_name, search, allow_stale_parent=allow_stale_parent, snapshot=snapshot)
     with open_disk(image, options) as disk, progress_bar("checksum") as progress:
         digest = content.checksum(disk, progress)
         size = disk.size

@@ -14,12 +14,25 @@ Image = Annotated[
 ]
 FormatName = Annotated[
     str | None,
-    typer.Option("--format", metavar="NAME", help="The image's format (vdi, raw), not probed then."),
+    typer.Option(
+        "--format", metavar="NAME", help="The image's format, not probed then (see drivebay formats)."
+    ),
+]
+Snapshot = Annotated[
+    str, typer.Option("--snapshot", metavar="NAME", help="A snapshot in the image's file instead.")
 ]
 Search = Annotated[
     list[str] | None,
     typer.Option(
         "--search", metavar="DIR", help="Look for parents here, too (a folder, or a file); repeatable."
+    ),
+]
+SearchFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--search",
+        metavar="DIR",
+        help="Allow the image's further files to be here (or this file); repeatable.",
     ),
 ]
 AllowStaleParent = Annotated[
@@ -37,6 +50,7 @@ def opening(
     *,
     allow_stale_parent: bool = False,
     cache: CacheMode = CacheMode.WRITEBACK,
+    snapshot: str = "",
 ) -> OpenOptions:
     """The options as the service takes them."""
-    return OpenOptions(format_name, tuple(search or ()), allow_stale_parent, cache)
+    return OpenOptions(format_name, tuple(search or ()), allow_stale_parent, cache, snapshot)

@@ -3,7 +3,9 @@
 All raise `StorageError`. These arguments mean the same everywhere:
 
 * ``format``: the image's format ("vdi", "raw"), where its content shall not decide;
-* ``search``: folders (with all below) and files where parents may be, beside the image's own folder;
+* ``search``: folders (with all below) and files where parents, and further files of an image, may be,
+  beside the image's own folder;
+* ``part``: a snapshot in the image's file (`ImageFacts.parts`), where that is meant;
 * ``allow_stale_parent``: accept a parent that changed behind its child;
 * ``cache``: a `CacheMode` or its name: "writeback", "writethrough", "unsafe" or "direct".
 """
@@ -17,7 +19,8 @@ from contextlib import AbstractContextManager
 from drivebay.engine.disk import Disk
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.model import CacheMode, Finding
-from drivebay.service import content, images, serving
+from drivebay.service import content, format_options, images, serving
+from drivebay.service import edit as changes
 from drivebay.service.addresses import address_of
 from drivebay.service.disks import open_disk
 from drivebay.service.options import OpenOptions, Path
@@ -27,6 +30,7 @@ Search = Path | Sequence[Path]
 create = images.create_image
 checksum = content.checksum
 compare = content.compare
+list_formats = format_options.list_formats
 
 
 def open(
@@ -37,20 +41,48 @@ def open(
     format: str | None = None,
     search: Search = (),
     allow_stale_parent: bool = False,
+    part: str = "",
 ) -> Disk:
     """Open an image with all its parents. Close the disk, or use it as a context manager."""
-    options = _options(format, search, allow_stale_parent=allow_stale_parent, cache=cache)
+    options = _options(format, search, allow_stale_parent=allow_stale_parent, cache=cache, part=part)
     return open_disk(path, options, writable=writable)
 
 
-def info(path: Path, *, format: str | None = None) -> images.ImageInfo:
+def info(path: Path, *, format: str | None = None, search: Search = (), part: str = "") -> images.ImageInfo:
     """What an image says about itself. Its parents are not needed, and it may be in use."""
-    return images.image_info(path, OpenOptions(format))
+    return images.image_info(path, _options(format, search, part=part))
 
 
-def check(path: Path, *, format: str | None = None) -> Sequence[Finding]:
+def check(path: Path, *, format: str | None = None, search: Search = ()) -> Sequence[Finding]:
     """What is wrong with an image; its parents are not needed."""
-    return images.check_image(path, OpenOptions(format))
+    return images.check_image(path, _options(format, search))
+
+
+def repair(
+    path: Path,
+    *,
+    apply: bool = False,
+    allow_loss: bool = False,
+    format: str | None = None,
+    search: Search = (),
+) -> changes.Repair:
+    """What would repair an image; with ``apply`` it is done. What loses data needs ``allow_loss``, too.
+
+    The steps in the answer are what is to be done, or was done: none for a sound image.
+    """
+    return changes.repair_image(path, _options(format, search), apply=apply, allow_loss=allow_loss)
+
+
+def edit(path: Path, *, format: str | None = None, search: Search = (), **fields: object) -> images.ImageInfo:
+    """Change fields of an image's header, as far as its format has them; no data change.
+
+    ``uuid``, ``modification``, ``parent_uuid`` and ``parent_modification`` are UUIDs, "random" or "none";
+    ``parent`` is the path of an image, of which everything is recorded that the format records;
+    ``parent_path``, ``parent_format`` and ``comment`` are text; ``geometry`` and ``bios_geometry`` are
+    cylinders, heads and sectors, as text like "1024,16,63", or "none". The answer is what it says then.
+    """
+    text = {name.replace("_", "-"): str(value) for name, value in fields.items()}
+    return changes.edit_image(path, text, _options(format, search))
 
 
 def serve(
@@ -75,10 +107,15 @@ def serve(
 
 
 def _options(
-    format: str | None, search: Search, *, allow_stale_parent: bool, cache: CacheMode | str
+    format: str | None,
+    search: Search,
+    *,
+    allow_stale_parent: bool = False,
+    cache: CacheMode | str = CacheMode.WRITEBACK,
+    part: str = "",
 ) -> OpenOptions:
     places = (search,) if isinstance(search, str | os.PathLike) else tuple(search)
-    return OpenOptions(format, places, allow_stale_parent, _cache_mode(cache))
+    return OpenOptions(format, places, allow_stale_parent, _cache_mode(cache), part)
 
 
 def _cache_mode(cache: CacheMode | str) -> CacheMode:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
@@ -13,6 +13,7 @@ from drivebay.chain.apply import Progress
 from drivebay.engine.source import OpenedLayer
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.model import Finding, ImageFacts
+from drivebay.service.format_options import read_options
 from drivebay.service.options import DEFAULT, OpenOptions, Path
 from drivebay.service.sizes import parse_size
 
@@ -72,9 +73,11 @@ def create_image(
     *,
     size: int | str | None = None,
     parent: Path | None = None,
+    parent_format: str | None = None,
     format: str | None = None,
     variant: str | None = None,
     block_size: int | str | None = None,
+    options: Mapping[str, object] | None = None,
     uuid: UUID | str | None = None,
     comment: str = "",
     progress: Progress | None = None,
@@ -82,20 +85,24 @@ def create_image(
     """Make a new image of ``size`` (bytes, or text like ``"10G"``), or a differencing one on ``parent``.
 
     ``format`` follows from the name's extension (VDI where that tells nothing), ``variant`` is one of the
-    format's. Raises StorageError; an existing file is never overwritten, a failure leaves nothing behind.
+    format's; ``parent_format`` is the parent's, where its content shall not decide. ``options`` are more
+    options of the format (`list_formats` tells them); values may be text, sizes as people write them.
+    Raises StorageError; an existing file is never overwritten, a failure leaves nothing behind.
     """
+    given = {"variant": variant, "block_size": block_size}
+    given = {name: value for name, value in given.items() if value is not None}
     chain.create_image(
         path,
         size=None if size is None else parse_size(size),
         parent=parent,
+        parent_format=parent_format,
         format_name=format,
-        variant=variant,
-        block_size=None if block_size is None else parse_size(block_size),
+        options=read_options(chain.format_for(os.fspath(path), format), {**(options or {}), **given}),
         uuid=None if uuid is None else _parse_uuid(uuid),
         comment=comment,
         progress=progress,
     )
-    return image_info(path)
+    return image_info(path, OpenOptions(format))
 
 
 def _parse_uuid(text: UUID | str) -> UUID:

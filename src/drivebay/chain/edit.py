@@ -1,0 +1,51 @@
+"""Changing the headers of an image in place: edits and repairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from drivebay.blockmap import FileEdit, HeaderEdit, RepairStep
+from drivebay.chain.apply import apply_change
+from drivebay.chain.image import OpenedImage
+from drivebay.engine.source import FileSource
+from drivebay.errors import ErrorKind, StorageError, from_os_error
+
+
+def edit_header(image: OpenedImage, edit: HeaderEdit) -> None:
+    """Make the changes of ``edit`` to an image that was opened writable. Raises StorageError."""
+    if image.format.edit is None:
+        raise _unsupported(image, "has no header that could be edited")
+    _apply(image, list(image.format.edit(image.files, image.layer, edit)))
+
+
+def repair_steps(image: OpenedImage) -> list[RepairStep]:
+    """What a repair would do. Raises StorageError."""
+    if image.format.repair is None:
+        raise _unsupported(image, "can't be repaired by drivebay")
+    return list(image.format.repair(image.files, image.layer))
+
+
+def apply_step(image: OpenedImage, step: RepairStep) -> None:
+    """Do one step to an image that was opened writable. Raises StorageError."""
+    _apply(image, step.changes)
+
+
+def _unsupported(image: OpenedImage, what: str) -> StorageError:
+    return StorageError(
+        ErrorKind.UNSUPPORTED,
+        f"the format {image.format.name} {what}; drivebay formats shows which formats can be",
+        path=image.files.path,
+        operation="edit",
+    )
+
+
+def _apply(image: OpenedImage, changes: Iterable[FileEdit]) -> None:
+    """Each change is durable before the next begins: the format chose their order."""
+    for change in changes:
+        file = image.files.beside(change.file) if change.file else image.files
+        source = FileSource(file.fd, file.path, writable=True)
+        try:
+            apply_change(source, change)
+            source.sync()
+        except OSError as error:
+            raise from_os_error(error, "write", path=file.path) from error
