@@ -30,27 +30,28 @@ def _check_footers(files: Files, image: Image) -> Iterator[Finding]:
     at_end = footers.at_end
     if at_end is None:
         message = "there is no footer at the file's end, so other tools refuse the image"
-        yield Finding(Severity.ERROR, "footer-lost", message, max(files.size - FOOTER_SIZE, 0))
+        yield Finding(Severity.WARNING, "footer-lost", message, max(files.size - FOOTER_SIZE, 0))
     elif files.size - at_end.offset < FOOTER_SIZE:
         message = "the footer is an old one of 511 bytes, which VirtualBox refuses"
         yield Finding(Severity.WARNING, "footer-old", message, at_end.offset)
     for found in (at_end, footers.in_front):
-        yield from _check_sum(found)
+        yield from _check_sum(found, spare=footers.used.sound)
     if image.header is not None:
         yield from _check_copy(footers)
 
 
-def _check_sum(found: Found | None) -> Iterator[Finding]:
+def _check_sum(found: Found | None, *, spare: bool) -> Iterator[Finding]:
     if found and not found.sound:
         value = found.footer.checksum
         message = f"the checksum of the footer at {found.offset} is {value:#010x}, which is wrong"
-        yield Finding(Severity.ERROR, "footer-checksum", message, found.offset + 64)
+        severity = Severity.WARNING if spare else Severity.ERROR
+        yield Finding(severity, "footer-checksum", message, found.offset + 64)
 
 
 def _check_copy(footers: Footers) -> Iterator[Finding]:
     if footers.in_front is None:
         message = "there is no copy of the footer in front, so a crash while the image grows could lose both"
-        yield Finding(Severity.ERROR, "copy-lost", message, 0)
+        yield Finding(Severity.WARNING, "copy-lost", message, 0)
     elif not footers.agree and footers.in_front.sound:
         message = "the footer and its copy in front differ; the footer counts"
         yield Finding(Severity.ERROR, "copy-differs", message, 0)
@@ -79,9 +80,8 @@ def _check_header(files: Files, image: Image, header: Header) -> Iterator[Findin
         yield Finding(Severity.ERROR, "no-parent", message, where + PARENT_UUID_OFFSET)
     for number, locator in enumerate(header.locators):
         if any(locator.code) and not is_readable(locator, files.size):
-            message = (
-                f"parent locator {number}: {locator.length} bytes at {locator.offset} aren't in the file"
-            )
+            place = f"{locator.length} bytes at {locator.offset}"
+            message = f"parent locator {number} names {place}, which aren't in the file"
             yield Finding(Severity.WARNING, "locator", message, where + LOCATORS_OFFSET + 24 * number)
 
 

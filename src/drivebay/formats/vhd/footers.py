@@ -10,7 +10,9 @@ from drivebay.formats.vhd.footer import (
     CHECKSUM_OFFSET,
     COOKIE,
     FOOTER_SIZE,
+    NO_DATA_OFFSET,
     OLD_FOOTER_SIZE,
+    DiskType,
     Footer,
     is_sealed,
     unpack,
@@ -80,7 +82,8 @@ def _at_end(files: Files) -> Found | None:
 
 
 def _is_fixed(found: Found | None) -> bool:
-    return found is not None and not found.footer.is_sparse
+    footer = found.footer if found else None
+    return footer is not None and (footer.type == DiskType.FIXED or footer.data_offset == NO_DATA_OFFSET)
 
 
 def _at(files: Files, offset: int, length: int) -> Found | None:
