@@ -6,15 +6,19 @@ import os
 
 from drivebay.blockmap import Format, Match
 from drivebay.errors import ErrorKind, StorageError
-from drivebay.formats import dmg, qcow, qcow2, qed, raw, vdi, vhd
+from drivebay.formats import cue, dmg, parallels, qcow, qcow2, qed, raw, vdi, vhd, vhdx, vmdk
 
 FORMATS: tuple[Format, ...] = (
     vdi.FORMAT,
     qed.FORMAT,
+    parallels.FORMAT,
     qcow.FORMAT,
     qcow2.FORMAT,
     dmg.FORMAT,
     vhd.FORMAT,
+    vhdx.FORMAT,
+    vmdk.FORMAT,
+    cue.FORMAT,
     raw.FORMAT,  # last: it matches everything
 )
 
