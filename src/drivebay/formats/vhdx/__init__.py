@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from drivebay.blockmap import Format
+from drivebay.formats.vhdx.create import VARIANTS, VhdxOptions, create
 from drivebay.formats.vhdx.header import probe
 from drivebay.formats.vhdx.layer import open_layer
 
@@ -11,4 +12,7 @@ FORMAT = Format(
     extensions=("vhdx", "avhdx"),
     probe=probe,
     open=open_layer,
+    create=create,
+    variants=VARIANTS,
+    options=VhdxOptions,
 )
