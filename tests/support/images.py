@@ -49,20 +49,27 @@ def make_image(path: Path, spec: ImageSpec, parent: Path | None = None, **reques
     kind = format_named(spec.format)
     assert kind.create is not None
     path.touch(exist_ok=False)
-    apply_changes(path, kind.create(request_for(path, spec, parent, **request)))
+    apply_changes(
+        path,
+        kind.create(
+            request_for(path.name, spec, link_to(parent, path.parent) if parent else None, **request)
+        ),
+    )
 
 
-def request_for(path: Path, spec: ImageSpec, parent: Path | None = None, **more: object) -> CreateRequest:
-    """What the format of ``spec`` is asked for."""
+def request_for(
+    name: str, spec: ImageSpec, parent: ParentLink | None = None, **more: object
+) -> CreateRequest:
+    """What the format of ``spec`` is asked for, for an image called ``name``."""
     options = format_named(spec.format).options
     fields: dict[str, object] = {
         "size": spec.size,
         "options": options(variant=spec.variant, block_size=spec.block, **dict(spec.options)),  # type: ignore[arg-type]
         "uuid": uuid.UUID(int=next(_identities) << 64),
         "modification_uuid": uuid.UUID(int=next(_identities) << 64),
-        "parent": link_to(parent, path.parent) if parent else None,
+        "parent": parent,
         "pchs": physical_geometry(spec.size),
-        "name": path.name,
+        "name": name,
     }
     return CreateRequest(**fields | more)  # type: ignore[arg-type]
 
