@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from drivebay.blockmap import Format
+from drivebay.formats.vmdk.create import CREATABLE, VmdkOptions, create
+from drivebay.formats.vmdk.edit import edit
 from drivebay.formats.vmdk.layer import open_layer, probe
 
 FORMAT = Format(
@@ -10,4 +12,8 @@ FORMAT = Format(
     extensions=("vmdk",),
     probe=probe,
     open=open_layer,
+    create=create,
+    edit=edit,
+    variants=CREATABLE,
+    options=VmdkOptions,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from drivebay.model import SECTOR
@@ -60,6 +60,10 @@ class Header:
     def leaf(self) -> int:
         """Bytes of a grain table, in whole sectors."""
         return self.gtes * ENTRY_SIZE + -self.gtes * ENTRY_SIZE % SECTOR
+
+    def at_end(self) -> Header:
+        """The header of a file that ends with this one as its footer."""
+        return replace(self, directory=GD_AT_END)
 
     def pack(self) -> bytes:
         """The header's sector."""
