@@ -110,7 +110,17 @@ def _open(files: Files) -> Layer:
         parent_content_id=header.get("parent_content"),
         parts=tuple(Part(str(n), name, size, 1.5e9) for n, name in enumerate(header.get("in_part", ()))),
     )
-    return Layer(facts, segments, WritePlan(Allocator.NONE), sources=extents)
+    return Layer(facts, segments, WritePlan(Allocator.NONE), sources=extents, replay=_replay(header))
+
+
+def _replay(header: dict[str, Any]) -> tuple[tuple[FileChange, ...], ...]:
+    """A log of ``[offset, text]`` and ``[offset, length]``; the last stage empties it."""
+    changes = [
+        FileExtent(where, what) if isinstance(what, int) else FileWrite(where, what.encode())
+        for where, what in header.get("log", ())
+    ]
+    done = FileWrite(0, toy(**{**header, "log": []}))
+    return ((*changes,), (done,)) if changes else ()
 
 
 def _create(request: CreateRequest) -> Iterator[FileChange]:

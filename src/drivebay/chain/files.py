@@ -66,10 +66,15 @@ class ImageFile:
         self.path = path
         self.part = part
         self.beside = beside
+        self.size = 0
+        self.measure()
+
+    def measure(self) -> None:
+        """Find out the file's size, at first and after it changed. Raises StorageError."""
         try:
-            self.size = os.lseek(fd, 0, os.SEEK_END)
+            self.size = os.lseek(self.fd, 0, os.SEEK_END)
         except OSError as error:
-            raise from_os_error(error, "measure", path=path) from error
+            raise from_os_error(error, "measure", path=self.path) from error
 
     def read(self, offset: int, length: int) -> bytes:
         """As `Files.read`; what lies outside of the file costs no memory, however much is asked for."""

@@ -82,7 +82,11 @@ class ImageFiles:
             )
         kind = DirectSource if cache is CacheMode.DIRECT else FileSource
         writable = self._access.writable
-        sources = tuple(kind(file.fd, file.path, writable=writable) for file in files)
+        if layer.replay and not writable:
+            first = _replayed(self.image, layer)
+        else:
+            first = kind(self.image.fd, self.image.path, writable=writable)
+        sources = (first, *(kind(file.fd, file.path, writable=writable) for file in files[1:]))
         self._opened = {real: file for real, file in self._opened.items() if file not in files}
         self.close()
         return sources
@@ -102,9 +106,18 @@ class OpenedImage:
             self.files = self._all.image
             self.format = _format_of(self.files, format_name)
             self.layer: Layer = self.format.open(self.files)
+            if access.writable and self.layer.replay:
+                self._replay()
         except BaseException:
             self._all.close()
             raise
+
+    def _replay(self) -> None:
+        from drivebay.chain.replay import replay_log  # brings numpy, which opening does without
+
+        replay_log(FileSource(self.files.fd, self.files.path, writable=True), self.layer.replay)
+        self.files.measure()
+        self.layer = self.format.open(self.files)
 
     @property
     def identity(self) -> tuple[FileIdentity, str]:
@@ -122,6 +135,12 @@ class OpenedImage:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._all.close()
+
+
+def _replayed(file: ImageFile, layer: Layer) -> FileSource:
+    from drivebay.chain.replay import ReplayedSource
+
+    return ReplayedSource(file.fd, file.path, layer.replay)
 
 
 def _format_of(file: ImageFile, format_name: str | None) -> Format:
