@@ -49,6 +49,7 @@ def test_known_ranges_read_right(image: CorpusImage) -> None:
 def test_the_facts_are_virtualbox_s(image: CorpusImage) -> None:
     facts = _described(image)[0].facts
     assert facts.size == (image.virtual_size or facts.size)
-    if not facts.uuid.int:  # the format has none, and VirtualBox made one up
-        return
-    assert facts.uuid == image.uuid
+    # VirtualBox makes one up for formats that have none, and for VHDX, too; where cloning failed, the
+    # manifest has the one that VirtualBox had in mind, not the file's.
+    if facts.uuid.int and image.format != "vhdx" and not image.entry.get("clonemedium_error"):
+        assert facts.uuid == image.uuid
