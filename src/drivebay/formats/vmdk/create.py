@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import os.path
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -162,7 +163,7 @@ def _extents(request: CreateRequest, variant: str) -> list[Extent]:
 
 def _header(request: CreateRequest, variant: str) -> dict[str, str]:
     link = request.parent
-    content = request.modification_uuid.int & 0xFFFFFFFF
+    content = zlib.crc32(request.modification_uuid.bytes)
     if content >= NO_CONTENT - 1:  # neither "none" nor "see the long one"
         content = 1
     parent = link.content_id if link and link.content_id is not None else NO_CONTENT

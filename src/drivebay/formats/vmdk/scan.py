@@ -1,0 +1,194 @@
+"""The grain tables of one extent, read whole and held against the file and their redundant copies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from drivebay.blockmap import BlockState, Entry, Files, Table
+from drivebay.errors import ErrorKind, StorageError
+from drivebay.model import SECTOR
+
+Entries = npt.NDArray[np.uint64]
+Flags = npt.NDArray[np.bool_]
+Sizes = npt.NDArray[np.int64]
+_CHUNK = 1 << 17
+
+
+class Leaf(NamedTuple):
+    """Grain table ``number``: where it lies, and where its directory entry does; 0 where it is missing."""
+
+    number: int
+    offset: int
+    entry: int
+
+
+@dataclass
+class Fault:
+    """How many entries have one fault, and where in the file the first of them lies."""
+
+    count: int = 0
+    first: int = 0
+
+    def add(self, places: list[int]) -> None:
+        """Take in the places of entries."""
+        if places and not self.count:
+            self.first = places[0]
+        self.count += len(places)
+
+
+class Wrong(NamedTuple):
+    """A table (and its redundant copy) and the numbers of those of its entries that can't stay."""
+
+    main: Leaf
+    copy: Leaf | None
+    indices: Sizes
+
+
+@dataclass
+class Scan:
+    """What is wrong in an extent's tables.
+
+    ``lost`` are tables that lie outside of the file or are another entry's, too; ``differing`` are pairs
+    of a table and its copy.
+    """
+
+    outside: Fault = field(default_factory=Fault)
+    doubled: Fault = field(default_factory=Fault)
+    overlapping: int = 0
+    wrong: list[Wrong] = field(default_factory=list)
+    lost: list[Leaf] = field(default_factory=list)
+    lost_copies: list[Leaf] = field(default_factory=list)
+    differing: list[tuple[Leaf, Leaf]] = field(default_factory=list)
+
+
+class Tables:
+    """The tables of one extent. Memory: two bytes for each sector of the file."""
+
+    def __init__(self, files: Files, table: Table) -> None:
+        assert table.directory is not None
+        self.files = files
+        self.table = table
+        self.entry = table.entry
+        self.directory = table.directory
+        self.leaf_size = self.directory.per_leaf * self.entry.step
+        self._sectors = -(-files.size // SECTOR)
+
+    def scan(self) -> Scan:
+        """Read everything once. Raises StorageError if the file can't be read."""
+        found = Scan()
+        used, seen = np.zeros(self._sectors, np.bool_), np.zeros(self._sectors, np.bool_)
+        for main, copy in self.pairs():
+            valid = self._is_new(main, seen, found.lost)
+            copied = copy is not None and self._is_new(copy, seen, found.lost_copies)
+            if valid and copied and copy and self.read(main).tobytes() != self.read(copy).tobytes():
+                found.differing.append((main, copy))
+            if valid:
+                self._judge(main, copy if copied else None, used, found)
+        if self.table.packed is None:
+            starts = np.flatnonzero(used)
+            found.overlapping = int((np.diff(starts) < self.table.block // SECTOR).sum())
+        return found
+
+    def pairs(self) -> Iterator[tuple[Leaf, Leaf | None]]:
+        """Each grain table with its redundant copy, if there are copies."""
+        mirror = self.table.mirrors[0] if self.table.mirrors else None
+        for first in range(0, self.directory.count, _CHUNK):
+            count = min(_CHUNK, self.directory.count - first)
+            main = self._leaves(self.table.root, first, count)
+            copies = self._leaves(mirror, first, count) if mirror is not None else iter([None] * count)
+            yield from zip(main, copies, strict=True)
+
+    def _leaves(self, root: int, first: int, count: int) -> Iterator[Leaf]:
+        entry = self.directory.entry
+        begin = root + first * entry.step
+        raw = numbers(entry, read(self.files, begin, count * entry.step))
+        states = states_of(entry, raw)
+        for number, (value, state) in enumerate(zip(raw.tolist(), states.tolist(), strict=True)):
+            offset = {int(BlockState.ABSENT): 0, int(BlockState.DATA): entry.offset(value)}.get(state, -1)
+            yield Leaf(first + number, offset, begin + number * entry.step)
+
+    def _is_new(self, leaf: Leaf, seen: Flags, lost: list[Leaf]) -> bool:
+        """Whether the table exists, in the file, and is nobody else's; notes one that should but isn't."""
+        if leaf.offset == 0:
+            return False
+        sector = leaf.offset // SECTOR
+        if not 0 < leaf.offset <= self.files.size - self.leaf_size or seen[sector]:
+            lost.append(leaf)
+            return False
+        seen[sector] = True
+        return True
+
+    def read(self, leaf: Leaf) -> Entries:
+        """The raw entries that the disk needs of a table."""
+        per_leaf = self.directory.per_leaf
+        count = min(per_leaf, self.table.count - leaf.number * per_leaf)
+        return numbers(self.entry, read(self.files, leaf.offset, count * self.entry.step))
+
+    def _judge(self, leaf: Leaf, copy: Leaf | None, used: Flags, found: Scan) -> None:
+        raw = self.read(leaf)
+        bad = self.bad(leaf, raw)
+        placed = np.flatnonzero(self._points(raw) & ~bad)
+        sectors = self.offsets(raw[placed]) // SECTOR
+        again = np.ones(len(sectors), np.bool_)
+        again[np.unique(sectors, return_index=True)[1]] = False
+        again |= used[sectors]
+        used[sectors] = True
+        outside, doubled = np.flatnonzero(bad), placed[again]
+        found.outside.add(self._places(leaf, outside))
+        found.doubled.add(self._places(leaf, doubled))
+        if len(outside) or len(doubled):
+            found.wrong.append(Wrong(leaf, copy, np.union1d(outside, doubled)))
+
+    def bad(self, leaf: Leaf, raw: Entries) -> Flags:
+        """Which entries can't be: they point outside of the file, or are no entries at all."""
+        last = self.table.span(self.table.count - 1)[1]
+        length = np.full(len(raw), self.table.block if self.table.packed is None else SECTOR, np.int64)
+        if (leaf.number + 1) * self.directory.per_leaf >= self.table.count:
+            length[-1] = min(last, int(length[-1]))
+        corrupt: Flags = states_of(self.entry, raw) == int(BlockState.CORRUPT)
+        coarse = (raw & np.uint64(self.entry.mask)) > np.uint64(self.files.size // self.entry.scale)
+        beyond = coarse | (self.offsets(raw) + length > self.files.size)
+        return corrupt | (self._points(raw) & beyond)
+
+    def _points(self, raw: Entries) -> Flags:
+        points: Flags = states_of(self.entry, raw) >= int(BlockState.PACKED)
+        return points
+
+    def offsets(self, raw: Entries) -> Sizes:
+        """Where grains begin in the file."""
+        coarse = (raw & np.uint64(self.entry.mask)).astype(np.int64) * self.entry.scale
+        fine = (raw & np.uint64(self.entry.fine_mask)) >> np.uint64(self.entry.fine_shift)
+        offsets: Sizes = coarse + fine.astype(np.int64) * self.entry.fine_scale + self.entry.base
+        return offsets
+
+    def _places(self, leaf: Leaf, indices: Sizes) -> list[int]:
+        return [leaf.offset + index * self.entry.step for index in indices.tolist()]
+
+
+def states_of(entry: Entry, raw: Entries) -> Entries:
+    """The state of each raw entry: the first rule that matches, else DATA."""
+    states = np.full(len(raw), int(BlockState.DATA), np.uint64)
+    for rule in reversed(entry.rules):
+        states[(raw & np.uint64(rule.mask)) == rule.value] = int(rule.state)
+    return states
+
+
+def numbers(entry: Entry, data: bytes) -> Entries:
+    """Raw entries from the bytes of a table."""
+    return np.frombuffer(data, f"{entry.byte_order}u{entry.width}").astype(np.uint64)
+
+
+def read(files: Files, offset: int, length: int) -> bytes:
+    """Exactly ``length`` bytes; raises StorageError where the file has become shorter."""
+    data = files.read(offset, length)
+    if len(data) < length:
+        message = (
+            "the file became shorter while its tables were read; check it again when nothing writes to it"
+        )
+        raise StorageError(ErrorKind.IO, message, path=files.path, offset=offset, operation="check")
+    return data
