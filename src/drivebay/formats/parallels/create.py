@@ -127,8 +127,8 @@ def _header(request: CreateRequest) -> Header:
     _require(version in _MAGICS, f"Parallels has no layout {version}; use 1 or 2")
     block = options.block_size or DEFAULT_BLOCK
     _require(
-        MIN_BLOCK <= block <= MAX_BLOCK and block & (block - 1) == 0,
-        f"a block size of {block} is not possible; use a power of two from 4 KiB to 64 MiB",
+        MIN_BLOCK <= block <= MAX_BLOCK and block % SECTOR == 0,
+        f"a block size of {block} is not possible; use a multiple of {SECTOR} from 4 KiB to 64 MiB",
     )
     entries = _entries(request.size, block, version)
     geometry = request.pchs or physical_geometry(request.size)

@@ -1,0 +1,116 @@
+"""What check says about Parallels tables, and that a repair leaves a sound image that reads as before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from drivebay.blockmap import RepairStep
+from drivebay.formats import parallels
+from drivebay.model import Finding, Severity
+from support.interpreter import read_layers
+from support.memory_files import MemoryFiles, files_made_by
+from support.parallels_images import BLOCK, ROOT, SECTORS, TOP, bundle, make_descriptor, make_image, make_old
+
+
+def findings(files: MemoryFiles) -> list[Finding]:
+    assert parallels.FORMAT.check is not None
+    return list(parallels.FORMAT.check(files, parallels.FORMAT.open(files)))
+
+
+def codes(data: bytes) -> list[str]:
+    return [finding.code for finding in findings(MemoryFiles(data, "image.hdd"))]
+
+
+def steps(files: MemoryFiles) -> list[RepairStep]:
+    assert parallels.FORMAT.repair is not None
+    return list(parallels.FORMAT.repair(files, parallels.FORMAT.open(files)))
+
+
+def repaired(data: bytes) -> bytes:
+    for step in steps(MemoryFiles(data, "image.hdd")):
+        data = files_made_by(step.changes, {"": data})[""]
+    return data
+
+
+def content(data: bytes) -> bytes:
+    layer = parallels.FORMAT.open(MemoryFiles(data, "image.hdd"))
+    return read_layers([(layer, data)], 0, layer.facts.size)
+
+
+@pytest.mark.parametrize(
+    "data", [make_image(blocks=0), make_image([3, 0, 1, 2]), make_old([1, 0, 64, 127]), make_old(blocks=0)]
+)
+def test_a_sound_image(data: bytes) -> None:
+    assert codes(data) == []
+    assert steps(MemoryFiles(data, "image.hdd")) == []
+
+
+@pytest.mark.parametrize(
+    ("data", "code", "offset"),
+    [
+        (make_image([0, 4]), "outside", 68),
+        (make_image([0xFFFFFFFF]), "outside", 64),
+        (make_old([0, 0, 0xFFFFFFFF]), "outside", 72),
+        (make_image([2, 1, 2]), "doubled", 72),
+        (make_old([1, 10]), "doubled", 68),
+        (make_image([1, 2, 3], entries=9, sectors=2 * SECTORS), "unreachable", 72),
+        (make_image(in_use=0x746F6E59), "in-use", 44),
+        (make_image(in_use=5), "in-use-unknown", 44),
+        (make_image([1], flags=1), "not-empty", 52),
+        (make_image(data_offset=0), "data-offset", 48),
+        (make_image(data_offset=9), "data-offset", 48),
+        (make_image([1], blocks=3), "trailing", 2 * BLOCK),
+        (make_image([3]), "unused", None),
+    ],
+)
+def test_a_fault(data: bytes, code: str, offset: int | None) -> None:
+    assert {(found.code, found.offset) for found in findings(MemoryFiles(data))} >= {(code, offset)}
+
+
+def test_an_entry_into_the_table_is_an_error() -> None:
+    data = make_image([1], entries=2000, first=2 * BLOCK)
+    (found,) = (found for found in findings(MemoryFiles(data)) if found.code == "outside")
+    assert found.severity is Severity.ERROR
+
+
+def test_the_blocks_of_an_extension_are_not_unused() -> None:
+    assert "unused" not in codes(make_image([3], extension=SECTORS))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        make_image([1, 1, 2, 2], blocks=2),
+        make_old([1, 1, 64, 64], blocks=2),
+        make_old([1, 1, 64, 64], blocks=2) + bytes(700),
+        make_image([1, 1, 2], blocks=2) + bytes(100),
+    ],
+)
+def test_a_repair_parts_what_two_entries_share(data: bytes) -> None:
+    sound = repaired(data)
+    assert "doubled" not in codes(sound)
+    assert content(sound) == content(data)
+
+
+def test_a_repair_keeps_to_the_places_where_blocks_may_be() -> None:
+    sound = repaired(make_old([1, 1], blocks=1) + bytes(700))
+    assert int.from_bytes(sound[68:72], "little") % 63 == 1
+
+
+def test_a_repair_frees_what_points_nowhere_and_clears_the_mark() -> None:
+    data = make_image([9, 1, 0, 0, 7], entries=5, in_use=0x746F6E59, blocks=1)
+    assert set(codes(data)) == {"in-use", "outside", "unreachable"}
+    sound = repaired(data)
+    assert codes(sound) == []
+    assert content(sound) == bytes(BLOCK) + b"\1" * BLOCK + bytes(2 * BLOCK)
+
+
+def test_findings_and_repairs_of_a_bundle_name_the_file() -> None:
+    half: dict[str, Any] = {"sectors": 2 * SECTORS, "entries": 2}
+    files = {"a.hds": make_image([1], blocks=1, **half), "b.hds": make_image([1, 9], blocks=1, **half)}
+    gate = bundle(make_descriptor([{TOP: "a.hds"}, {TOP: "b.hds"}], {TOP: ROOT}), files)
+    (found,) = findings(gate)
+    assert found.message.startswith("b.hds: ")
+    assert [change.file for step in steps(gate) for change in step.changes] == ["b.hds"]
