@@ -17,6 +17,7 @@ from drivebay.errors import ErrorKind, StorageError
 _FILE_DRIVERS = ("file", "host_device")
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]")
 _PROTOCOL = re.compile(r"([A-Za-z0-9_+.-]+):")
+_QEMU_NAMES = {"vhd": "vpc"}  # where QEMU calls a format otherwise
 
 
 class BackingName(NamedTuple):
@@ -43,6 +44,22 @@ def backing_name(raw: bytes, files: Files, offset: int) -> BackingName:
     if _WINDOWS.match(name):
         return BackingName(re.split(r"[\\/]", name)[-1])
     return BackingName(_without_protocol(name, files, offset))
+
+
+def qemu_format(name: str) -> str:
+    """What QEMU calls our format."""
+    return _QEMU_NAMES.get(name, name)
+
+
+def our_format(name: str) -> str:
+    """What we call QEMU's format."""
+    return next((ours for ours, theirs in _QEMU_NAMES.items() if theirs == name), name)
+
+
+def recorded_name(path: str) -> bytes:
+    """The bytes to record for the path of a backing file, so that QEMU takes it for one."""
+    raw = path.encode("utf-8", "surrogateescape")
+    return b"./" + raw if b":" in raw.split(b"/", 1)[0] else raw
 
 
 def _without_protocol(name: str, files: Files, offset: int) -> str:

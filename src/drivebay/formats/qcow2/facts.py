@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from drivebay.blockmap import Files
+from drivebay.formats.backing import our_format
 from drivebay.formats.qcow2.bitmaps import BitmapDirectory, read_bitmaps
 from drivebay.formats.qcow2.extensions import BACKING_FORMAT, extension_of, text_of
 from drivebay.formats.qcow2.header import Autoclear, Compatible, Header, Incompatible
 from drivebay.formats.qcow2.image import Image
-from drivebay.model import ImageFacts
+from drivebay.model import ImageFacts, physical_geometry
 
 _LISTED = 100
 
@@ -17,14 +18,16 @@ def facts_of(files: Files, image: Image, size: int) -> ImageFacts:
     header, backing = image.header, image.backing
     recorded = extension_of(image.extensions, BACKING_FORMAT)
     named = backing.format if backing else None
+    named = named or (text_of(recorded) if recorded and backing else None)
     return ImageFacts(
         format="qcow2",
         variant=f"v{header.version}",
         size=size,
         block_size=header.cluster,
         differencing=backing is not None,
+        pchs=physical_geometry(size),
         parent_names=(backing.path,) if backing else (),
-        parent_format=named or (text_of(recorded) if recorded and backing else None),
+        parent_format=our_format(named) if named else None,
         parts=() if image.chosen else tuple(snapshot.part() for snapshot in image.snapshots),
         details=_details(files, image),
     )

@@ -53,24 +53,24 @@ class Autoclear(enum.IntFlag):
 class Header:
     """The fields as stored, in their order; those that version 2 lacks have its fixed values."""
 
-    magic: int
-    version: int
-    backing_offset: int
-    backing_length: int
-    cluster_bits: int
-    size: int
-    crypt_method: int
-    l1_size: int
-    l1_offset: int
-    refcount_offset: int
-    refcount_clusters: int
-    snapshots: int
-    snapshots_offset: int
+    magic: int = MAGIC
+    version: int = 3
+    backing_offset: int = 0
+    backing_length: int = 0
+    cluster_bits: int = 16
+    size: int = 0
+    crypt_method: int = 0
+    l1_size: int = 0
+    l1_offset: int = 0
+    refcount_offset: int = 0
+    refcount_clusters: int = 0
+    snapshots: int = 0
+    snapshots_offset: int = 0
     incompatible: int = 0
     compatible: int = 0
     autoclear: int = 0
     refcount_order: int = 4
-    length: int = V2_LENGTH
+    length: int = NEW_LENGTH
     compression: int = 0
 
     @property
@@ -127,7 +127,7 @@ def unpack(data: bytes) -> Header:
     """The header in the first bytes of a file, unchecked; what ``data`` lacks counts as zeros."""
     data = data[:NEW_LENGTH].ljust(NEW_LENGTH, b"\0")
     values = _V2.unpack_from(data)
-    if values[1] > 2:
-        values += _V3.unpack_from(data, _V2.size)
-    header = Header(*values)
+    if values[1] == 2:
+        return replace(Header(*values), length=V2_LENGTH)
+    header = Header(*values, *_V3.unpack_from(data, _V2.size))
     return header if header.length > V3_LENGTH else replace(header, compression=0)
