@@ -92,3 +92,38 @@ def test_what_raw_cannot_be_is_refused(wanted: CreateRequest) -> None:
     with pytest.raises(StorageError) as caught:
         raw.FORMAT.create(wanted)
     assert caught.value.kind is ErrorKind.INVALID
+
+
+def _with_table_at(offset: int, size: int = 1 << 16) -> bytes:
+    data = bytearray(size)
+    data[offset : offset + 8] = b"EFI PART"
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "sector_size"),
+    [
+        (bytes(1 << 16), 512),
+        (_with_table_at(512), 512),
+        (_with_table_at(4096), 4096),
+        (_with_table_at(4096, (1 << 16) + 512), 512),
+        (_with_table_at(4096)[:512] + b"EFI PART" + _with_table_at(4096)[520:], 512),
+    ],
+)
+def test_the_partition_table_tells_the_sector_size(data: bytes, sector_size: int) -> None:
+    assert raw.FORMAT.open(MemoryFiles(data, "disk.img")).facts.sector_size == sector_size
+
+
+@pytest.mark.parametrize(("size", "sector_size"), [(4096 + 512, 4096), (4096, 1024), (4096, 0)])
+def test_sectors_that_cannot_be(size: int, sector_size: int) -> None:
+    assert raw.FORMAT.create is not None
+    asked = CreateRequest(size, raw.RawOptions(sector_size=sector_size), IMAGE, MODIFICATION)
+    with pytest.raises(StorageError) as caught:
+        raw.FORMAT.create(asked)
+    assert caught.value.kind is ErrorKind.INVALID
+
+
+def test_large_sectors() -> None:
+    assert raw.FORMAT.create is not None
+    asked = CreateRequest(8192, raw.RawOptions(sector_size=4096), IMAGE, MODIFICATION)
+    assert list(raw.FORMAT.create(asked)) == [FileExtent(0, 8192)]
