@@ -4,7 +4,7 @@ BIN := .venv/bin
 PYTEST_FLAGS ?= -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench
+.PHONY: help setup demo test lint bench fuzz
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST)
@@ -26,3 +26,6 @@ lint: setup ## ruff, mypy and the import contracts
 
 bench: setup ## compare with the other NBD servers; appends to BENCHMARKS.md
 	$(BIN)/python -m bench
+
+fuzz: setup ## damage images of every format and use them, for five minutes; findings go to fuzz/findings
+	$(BIN)/python -m fuzz --seconds 300
