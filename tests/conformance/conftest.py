@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from drivebay.model import CacheMode
-from support.chains import SHAPES, Case, Stage, build_chain, specs_of
-from support.disks import KIB, copy_sparse, direct_folder
+from support.chains import EACH_FORMAT, SHAPES, Case, Stage, build_chain
+from support.disks import KIB, ImageSpec, copy_image, direct_folder
 from support.shadow import ShadowDisk
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-EACH_SHAPE = [Case(shape, 512 * KIB, CacheMode.WRITEBACK) for shape in SHAPES]
+EACH_SHAPE = [*(Case(shape, 512 * KIB, CacheMode.WRITEBACK) for shape in SHAPES), *EACH_FORMAT]
 
 
 class Stages:
@@ -24,16 +24,16 @@ class Stages:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._made: dict[tuple[str, int], tuple[list[Path], bytearray]] = {}
+        self._made: dict[tuple[ImageSpec, ...], tuple[list[Path], bytearray]] = {}
 
     def make(self, case: Case, folder: Path) -> Stage:
-        key = (case.shape, case.block)
+        key = case.specs
         if key not in self._made:
-            template = self._folder / f"{case.shape}-{case.block}"
+            template = self._folder / str(len(self._made))
             template.mkdir()
-            self._made[key] = build_chain(template, specs_of(*key), seed=1)
+            self._made[key] = build_chain(template, key, seed=1)
         paths, content = self._made[key]
-        return Stage(case, [copy_sparse(path, folder) for path in paths], bytearray(content))
+        return Stage(case, [copy_image(path, folder) for path in paths], bytearray(content))
 
 
 @pytest.fixture(scope="session")

@@ -109,7 +109,9 @@ def test_dropped_blocks_give_their_space_back(chain: list[Path]) -> None:
         assert [state(disk, block)[0] for block in (0, 1, 4)] == [ZEROS] * 3
         assert disk.zero_is_fast(0, SIZE)
         disk.flush()
-        assert chain[0].stat().st_blocks <= full - 3 * BLOCK // 512 + 64  # the file system keeps some for itself
+        assert (
+            chain[0].stat().st_blocks <= full - 3 * BLOCK // 512 + 64
+        )  # the file system keeps some for itself
         disk.zero(5 * BLOCK, BLOCK, unmap=False)
         assert state(disk, 5) == (DATA, 0)
         assert all_zero(disk.read(4 * BLOCK, 2 * BLOCK))

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from drivebay.engine.disk import Disk
 from drivebay.model import CacheMode
-from support.disks import KIB, MIB, ImageSpec, make_image, open_disk
+from support.disks import KIB, MIB, ImageSpec, make_image, open_disk, read_layer
 from support.shadow import RandomSteps, ShadowDisk
+from support.variants import Kind, child_kinds, writable_kinds
 
 _ODD = 7 * 512  # a disk that ends within a block
 _FILL_STEPS = 14
+_LEAST_STEP = 128 * KIB  # random steps cross borders at multiples of at least this
 
 SHAPES = (
     "dynamic",
@@ -62,10 +64,10 @@ def build_chain(
     paths: list[Path] = []
     content = bytearray(specs[0].size)
     for number, spec in enumerate(specs):
-        path = folder / f"image{number}.{spec.format}"
+        path = folder / f"image{number}.{spec.extension}"
         make_image(path, spec, paths[0] if paths else None)
         paths.insert(0, path)
-        size = spec.size + -spec.size % 512
+        size = read_layer(path).facts.size
         content = content[:size].ljust(size, b"\0")
         if fill_top or number < len(specs) - 1:
             _fill(paths, content, seed + number, spec.block or 64 * KIB)
@@ -76,9 +78,13 @@ def build_chain(
 
 
 def _fill(paths: Sequence[Path], content: bytearray, seed: int, block: int) -> None:
-    steps = RandomSteps(seed, min(block, 2 * MIB))
+    """Pieces from the last to the first, so that no block follows its neighbour; then anything."""
+    steps = RandomSteps(seed, min(max(block, _LEAST_STEP), 2 * MIB))
     with open_disk(paths) as disk:
         shadow = ShadowDisk(disk, content)
+        stride = max(2 * steps.block, len(content) // 16 // 512 * 512)
+        for offset in reversed(range(0, len(content) - 3000, stride)):
+            shadow.write(offset, steps.bytes(3000))
         for _ in range(_FILL_STEPS):
             steps.step(shadow)
 
@@ -90,6 +96,11 @@ class Case:
     shape: str
     block: int
     cache: CacheMode
+
+    @property
+    def specs(self) -> tuple[ImageSpec, ...]:
+        """The images, base first."""
+        return specs_of(self.shape, self.block)
 
     def __str__(self) -> str:
         return f"{self.shape}-{self.block // KIB}k-{self.cache.value}"
@@ -110,6 +121,66 @@ class Stage:
         return RandomSteps(seed, self.case.block)
 
 
+POSITIONS = ("alone", "child", "parent", "on-vdi")
+
+
+def _shapes_of(kind: Kind) -> tuple[str, ...]:
+    """The places in a chain that a kind can have."""
+    alone = ("alone", "parent") if kind in writable_kinds() else ()
+    return alone + (("child", "on-vdi") if kind in child_kinds() else ())
+
+
+def specs_with(kind: Kind, place: str) -> tuple[ImageSpec, ...]:
+    """A chain with an image of ``kind`` in a place of it, base first."""
+    image, vdi = kind.spec(kind.size), ImageSpec(kind.size, 512 * KIB)
+    if place == "child":
+        base = next(each for each in writable_kinds() if each.format == kind.format)
+        return (base.spec(kind.size), image)
+    return {"alone": (image,), "parent": (image, vdi), "on-vdi": (vdi, image)}[place]
+
+
+@dataclass(frozen=True)
+class KindCase(Case):
+    """A kind of image in a place of a chain; ``shape`` is the place."""
+
+    kind: Kind
+
+    @property
+    def specs(self) -> tuple[ImageSpec, ...]:
+        return specs_with(self.kind, self.shape)
+
+    def __str__(self) -> str:
+        return f"{self.kind}-{self.shape}-{self.cache.value}"
+
+
+def kind_case(kind: Kind, place: str, cache: CacheMode = CacheMode.WRITEBACK) -> KindCase:
+    """The case, with steps as large as the kind's blocks, within reason."""
+    return KindCase(place, min(max(kind.block_size, _LEAST_STEP), 2 * MIB), cache, kind)
+
+
+def _first_kinds() -> list[Kind]:
+    """One kind of each format: what it makes by default."""
+    return list({kind.format: kind for kind in reversed(writable_kinds())}.values())
+
+
+def _first_children() -> list[Kind]:
+    return list({kind.format: kind for kind in reversed(child_kinds())}.values())
+
+
+EACH_KIND = [
+    kind_case(kind, place)
+    for kind in dict.fromkeys((*writable_kinds(), *child_kinds()))
+    for place in _shapes_of(kind)
+]
+EACH_FORMAT = [kind_case(kind, "alone") for kind in _first_kinds()] + [
+    kind_case(kind, "child") for kind in _first_children()
+]
+CACHED = [
+    kind_case(case.kind, case.shape, cache)
+    for case in EACH_FORMAT
+    for cache in CacheMode
+    if cache is not CacheMode.WRITEBACK
+]
 MATRIX = [
     Case(shape, block, cache)
     for shape in SHAPES
