@@ -55,8 +55,9 @@ class VhdxLog:
     def __init__(self, files: LogFiles, place: LogPlace) -> None:
         self._files = files
         self._place = place
-        self._guid = NULL_UUID
+        self._guid = uuid.uuid4()
         self._sequence = 0
+        self._armed = False
         self._stable = 0  # bytes that the file has for sure
         self._unapplied = False
 
@@ -66,18 +67,17 @@ class VhdxLog:
         The entry is there before the header says so: a header that names a log without entries would
         make the image unreadable (MS-VHDX 2.3.3).
         """
-        guid = uuid.uuid4()
+        self._require_empty()
         self._align_size()
         self._sync()
-        self._sequence = 0
-        self._write_entry(guid, [])
-        self._update_headers(guid, uuid.uuid4().bytes_le + uuid.uuid4().bytes_le)
-        self._guid = guid
+        self._write_entry([])
+        self._update_headers(self._guid, uuid.uuid4().bytes_le + uuid.uuid4().bytes_le)
+        self._armed = True
 
     def publish(self, stages: Sequence[Sequence[Change]]) -> None:
         """As `Journal.publish`; the stages share an entry where they fit, so that they come as one."""
         for sectors in self._groups(change for stage in stages for change in stage):
-            self._write_entry(self._guid, sectors)
+            self._write_entry(sectors)
             self._unapplied = True
             for offset, data in sectors:
                 self._files.write(Change(_SOURCE, offset, data))
@@ -86,9 +86,9 @@ class VhdxLog:
 
     def close(self) -> None:
         """Say in the headers that the log is empty, unless it holds what is not in its place yet."""
-        if self._guid != NULL_UUID and not self._unapplied:
+        if self._armed and not self._unapplied:
             self._update_headers(NULL_UUID)
-            self._guid = NULL_UUID
+            self._guid, self._sequence, self._armed = uuid.uuid4(), 0, False
 
     def _groups(self, changes: Iterable[Change]) -> Iterator[list[tuple[int, bytes]]]:
         """The changed sectors as they will be, by offset, in groups that fit into an entry each."""
@@ -105,13 +105,13 @@ class VhdxLog:
         if group:
             yield _sorted(group)
 
-    def _write_entry(self, guid: uuid.UUID, sectors: Sequence[tuple[int, bytes]]) -> None:
+    def _write_entry(self, sectors: Sequence[tuple[int, bytes]]) -> None:
         """Put an entry into the half whose turn it is, durably."""
         half = self._place.length // 2 // SECTOR * SECTOR
         tail = half * (self._sequence & 1)
         last = self._files.size(_SOURCE)
         last += -last % _MIB
-        entry = _entry(guid, self._sequence + 1, tail, (self._stable, last), sectors)
+        entry = _entry(self._guid, self._sequence + 1, tail, (self._stable, last), sectors)
         self._files.write(Change(_SOURCE, self._place.offset + tail, entry))
         self._sync()
         self._sequence += 1
@@ -120,6 +120,13 @@ class VhdxLog:
         size = self._files.size(_SOURCE)
         self._files.sync()
         self._stable = size - size % _MIB
+
+    def _require_empty(self) -> None:
+        """Refuse a log with entries, which would be lost; our own are there if arming failed before."""
+        offset, _, header = self._headers()
+        found = uuid.UUID(bytes_le=_HEADER.unpack_from(header)[4])
+        if found not in (NULL_UUID, self._guid):
+            raise self._corrupt(offset, f"the log {{{found}}} in it has not been replayed")
 
     def _align_size(self) -> None:
         """Let the file end at a multiple of 1 MiB, for the log counts in these."""
