@@ -32,7 +32,7 @@ class QedOptions(FormatOptions):
 
     table_size: int = field(
         default=DEFAULT_TABLE,
-        metadata={"help": "clusters in each L1 and L2 table: 1, 2, 4, 8 or 16"},
+        metadata={"help": "clusters in each L1 and L2 table: 1 (which QEMU cannot open), 2, 4, 8 or 16"},
     )
 
 
