@@ -129,4 +129,4 @@ class EntryWriter:
         if entry.step == entry.width:
             return raws.tobytes()
         beside = np.array([value >> BESIDE_SHIFT for value in values], np.uint64).astype(kind)
-        return np.stack([raws, beside], axis=1).tobytes()
+        return np.stack([raws, beside], axis=1).astype(kind).tobytes()  # stacking makes them native
