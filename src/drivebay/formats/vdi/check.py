@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
 from drivebay.blockmap import Files, Layer
-from drivebay.errors import ErrorKind, StorageError
-from drivebay.formats.vdi.header import COUNTER_OFFSET, ENTRY_SIZE, ZERO, Header, ImageType
+from drivebay.formats.vdi.header import ENTRY_SIZE, Header, ImageType
 from drivebay.formats.vdi.rules import read_header
+from drivebay.formats.vdi.scan import Chunk, Flags, MapScan
 from drivebay.model import NULL_UUID, Finding, Severity
-
-_CHUNK_ENTRIES = 1 << 18
-_PARENT_OFFSET = 424
-Entries = npt.NDArray[np.int64]
 
 
 class _Fault:
@@ -29,10 +24,12 @@ class _Fault:
         self.block = 0
         self.value = 0
 
-    def add(self, blocks: Entries, values: Entries) -> None:
-        if len(blocks) and not self.count:
-            self.block, self.value = int(blocks[0]), int(values[0])
-        self.count += len(blocks)
+    def add(self, chunk: Chunk, faulty: Flags) -> None:
+        """Take in the entries of ``chunk`` that have this fault."""
+        places = np.flatnonzero(faulty)
+        if len(places) and not self.count:
+            self.block, self.value = chunk.first + int(places[0]), int(chunk.entries[places[0]])
+        self.count += len(places)
 
     def findings(self, header: Header) -> Iterator[Finding]:
         if self.count:
@@ -42,86 +39,47 @@ class _Fault:
             yield Finding(self.severity, self.code, message, offset)
 
 
-class _MapScan:
-    """One pass over the map. Memory: one byte for each block that the file has room for."""
-
-    def __init__(self, header: Header, file_size: int) -> None:
-        self.header = header
-        room = file_size - header.data_offset
-        self.units = min(header.blocks, max(room, 0) // header.unit)
-        self.used = np.zeros(self.units, dtype=np.bool_)
-        self.outside = _Fault(Severity.ERROR, "outside", "point outside the file")
-        self.doubled = _Fault(Severity.ERROR, "doubled", "point to a block which another one points to")
-        self.unreachable = _Fault(Severity.WARNING, "unreachable", "aren't free, behind the disk's end")
-
-    def add(self, first: int, entries: Entries) -> None:
-        """Take in the entries of the blocks from ``first`` on."""
-        blocks = np.arange(first, first + len(entries), dtype=np.int64)
-        allocated = entries < ZERO
-        beyond = blocks >= self.header.blocks_needed
-        self.unreachable.add(blocks[allocated & beyond], entries[allocated & beyond])
-        outside = allocated & ~beyond & (entries >= self.units)
-        self.outside.add(blocks[outside], entries[outside])
-        inside = allocated & ~beyond & ~outside
-        self._use(blocks[inside], entries[inside])
-
-    def _use(self, blocks: Entries, units: Entries) -> None:
-        repeated = np.ones(len(units), dtype=np.bool_)
-        repeated[np.unique(units, return_index=True)[1]] = False
-        repeated |= self.used[units]
-        self.doubled.add(blocks[repeated], units[repeated])
-        self.used[units] = True
-
-    @property
-    def extent(self) -> int:
-        """Blocks in the file up to the last used one."""
-        return self.units - int(np.argmax(self.used[::-1])) if self.used.any() else 0
-
-
 def check(files: Files, _layer: Layer) -> Iterator[Finding]:
     """Findings about a VDI image whose header was accepted; raises StorageError if it can't be read."""
     header = read_header(files)
     yield from _check_parent(header)
-    scan = _MapScan(header, files.size)
-    for first in range(0, header.blocks, _CHUNK_ENTRIES):
-        scan.add(first, _read_map(files, header, first))
-    for fault in (scan.outside, scan.doubled, scan.unreachable):
+    scan = MapScan(files, header)
+    outside = _Fault(Severity.ERROR, "outside", "point outside the file")
+    doubled = _Fault(Severity.ERROR, "doubled", "point to a block which another one points to")
+    unreachable = _Fault(Severity.WARNING, "unreachable", "aren't free, behind the disk's end")
+    for chunk in scan.chunks():
+        outside.add(chunk, chunk.outside)
+        doubled.add(chunk, chunk.doubled)
+        unreachable.add(chunk, chunk.unreachable)
+    for fault in (outside, doubled, unreachable):
         yield from fault.findings(header)
     yield from _check_counter(scan)
     yield from _check_space(scan, files.size)
-
-
-def _read_map(files: Files, header: Header, first: int) -> Entries:
-    offset = header.map_offset + first * ENTRY_SIZE
-    length = min(_CHUNK_ENTRIES, header.blocks - first) * ENTRY_SIZE
-    data = files.read(offset, length)
-    if len(data) < length:
-        message = "the file became shorter while its map was read; check it again when nothing writes to it"
-        raise StorageError(ErrorKind.IO, message, path=files.path, offset=offset, operation="check")
-    return np.frombuffer(data, dtype="<u4").astype(np.int64)
 
 
 def _check_parent(header: Header) -> Iterator[Finding]:
     has_parent = header.parent_uuid != NULL_UUID
     if header.type == ImageType.DIFFERENCING and not has_parent:
         message = "the image is differencing but names no parent: only its own blocks can be read"
-        yield Finding(Severity.ERROR, "no-parent", message, offset=_PARENT_OFFSET)
+        yield Finding(Severity.ERROR, "no-parent", message, offset=header.parent_offset)
     if header.type in (ImageType.DYNAMIC, ImageType.FIXED) and has_parent:
         message = f"the image is a base but names the parent {header.parent_uuid}, which is ignored"
-        yield Finding(Severity.WARNING, "parent-of-base", message, offset=_PARENT_OFFSET)
+        yield Finding(Severity.WARNING, "parent-of-base", message, offset=header.parent_offset)
 
 
-def _check_counter(scan: _MapScan) -> Iterator[Finding]:
+def _check_counter(scan: MapScan) -> Iterator[Finding]:
     counter = scan.header.blocks_allocated
     message = f"the header counts {counter} blocks, but the map uses the file up to block {scan.extent}"
     if counter < scan.extent:
         danger = "drivebay counts again, other tools would overwrite data"
-        yield Finding(Severity.WARNING, "counter-low", f"{message}: {danger}", offset=COUNTER_OFFSET)
+        yield Finding(
+            Severity.WARNING, "counter-low", f"{message}: {danger}", offset=scan.header.counter_offset
+        )
     elif counter > scan.extent:
-        yield Finding(Severity.NOTE, "counter-high", message, offset=COUNTER_OFFSET)
+        yield Finding(Severity.NOTE, "counter-high", message, offset=scan.header.counter_offset)
 
 
-def _check_space(scan: _MapScan, file_size: int) -> Iterator[Finding]:
+def _check_space(scan: MapScan, file_size: int) -> Iterator[Finding]:
     header = scan.header
     unused = scan.extent - int(np.count_nonzero(scan.used))
     if unused:

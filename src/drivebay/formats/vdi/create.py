@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from drivebay.blockmap import CreateRequest, FileChange, FileExtent, FileWrite
 from drivebay.errors import ErrorKind, StorageError
+from drivebay.formats.vdi.fields import MOST_LCHS, MOST_PCHS, chs_field, comment_field
 from drivebay.formats.vdi.header import (
     ENTRY_SIZE,
     FREE,
@@ -15,18 +16,16 @@ from drivebay.formats.vdi.header import (
     MIN_BLOCK,
     SIGNATURE,
     VERSION,
-    Chs,
     Header,
     ImageType,
 )
-from drivebay.model import NULL_UUID, SECTOR, Geometry
+from drivebay.model import NULL_UUID, SECTOR
 
 TEXT = b"<<< drivebay Virtual Disk Image >>>\n"
 ALIGNMENT = 1 << 20
 DEFAULT_BLOCK = 1 << 20
 MIN_SIZE = 1 << 20
 MAX_SIZE = (4 << 50) - (3 << 20)  # exclusive
-_COMMENT_SIZE = 256
 _CHUNK_ENTRIES = (1 << 20) // ENTRY_SIZE
 _TYPES = {
     "dynamic": ImageType.DYNAMIC,
@@ -73,10 +72,10 @@ def _header(request: CreateRequest) -> Header:
         header_size=HEADER_SIZE,
         type=image_type,
         flags=0,
-        comment=_comment(request),
+        comment=comment_field(request.comment),
         map_offset=ALIGNMENT,
         data_offset=_data_offset(blocks),
-        pchs=_chs(request.pchs, Geometry(16383, 16, 63)),
+        pchs=chs_field(request.pchs, MOST_PCHS),
         dummy=0,
         size=request.size,
         block_size=block_size,
@@ -87,7 +86,7 @@ def _header(request: CreateRequest) -> Header:
         modification_uuid=request.modification_uuid,
         parent_uuid=link.uuid if link else NULL_UUID,
         parent_modification_uuid=link.modification_uuid if link else NULL_UUID,
-        lchs=_chs(request.lchs, Geometry(1024, 255, 63)),
+        lchs=chs_field(request.lchs, MOST_LCHS),
     )
 
 
@@ -130,25 +129,6 @@ def _data_offset(blocks: int) -> int:
     if data_offset > 0xFFFFFFFF:
         raise _invalid(f"the map of {blocks} blocks ends above 4 GiB; use larger blocks")
     return data_offset
-
-
-def _comment(request: CreateRequest) -> bytes:
-    comment = request.comment.encode("utf-8", "replace")
-    if len(comment) >= _COMMENT_SIZE or b"\0" in comment:
-        raise _invalid(
-            f"a VDI comment has at most {_COMMENT_SIZE - 1} bytes of UTF-8 and no NUL; this one has "
-            f"{len(comment)} bytes: shorten it"
-        )
-    return comment
-
-
-def _chs(wanted: Geometry, most: Geometry) -> Chs:
-    """All zero stands for "not decided", as in VirtualBox's own images."""
-    values = (wanted.cylinders, wanted.heads, wanted.sectors)
-    limits = (most.cylinders, most.heads, most.sectors)
-    if any(not 0 <= value <= limit for value, limit in zip(values, limits, strict=True)):
-        raise _invalid(f"a geometry of {values} is not possible; the limits are {limits}")
-    return Chs(*values, SECTOR)
 
 
 def _invalid(message: str) -> StorageError:

@@ -22,7 +22,10 @@ MIN_HEADER_SIZE = 384  # without LCHS: old VirtualBox, QEMU
 HEADER_SIZE = 400  # with LCHS
 PREFIX_SIZE = 72  # text, signature and version; the header size counts from here
 COUNTER_OFFSET = 388
+UUID_OFFSET = 392
 MODIFICATION_OFFSET = 408
+PARENT_OFFSET = 424
+PARENT_MODIFICATION_OFFSET = 440
 ZERO_EXPAND = 0x100  # new blocks are zero-filled before use; the only flag there is
 
 _LAYOUT = struct.Struct("<64s II III 256s II 4I I Q 4I 16s16s16s16s 4I")
@@ -71,6 +74,21 @@ class Header:
     parent_uuid: UUID
     parent_modification_uuid: UUID
     lchs: Chs
+
+    @property
+    def major(self) -> int:
+        """The version in front of the point: 1, or 0 in images of the first VirtualBox."""
+        return self.version >> 16
+
+    @property
+    def counter_offset(self) -> int:
+        """Where the number of allocated blocks lies in the file."""
+        return COUNTER_OFFSET if self.major else 368
+
+    @property
+    def parent_offset(self) -> int:
+        """Where the parent's UUID lies in the file."""
+        return PARENT_OFFSET if self.major else 404
 
     @property
     def unit(self) -> int:

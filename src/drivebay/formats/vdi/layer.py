@@ -28,6 +28,7 @@ from drivebay.formats.vdi.header import (
     geometry,
 )
 from drivebay.formats.vdi.rules import read_header
+from drivebay.formats.vdi.version0 import REFUSAL, table_of_version0
 from drivebay.model import NULL_UUID, SECTOR, Geometry, ImageFacts, physical_geometry
 
 _ALL_BITS = 0xFFFFFFFF
@@ -37,6 +38,8 @@ _RULES = (Rule(_ALL_BITS, FREE, BlockState.ABSENT), Rule(_ALL_BITS, ZERO, BlockS
 def open_layer(files: Files) -> Layer:
     """Describe the image; reads the header only, so it costs the same whatever the size."""
     header = read_header(files)
+    if header.major == 0:
+        return Layer(_facts(header), (table_of_version0(header),), refusal=REFUSAL)
     table = Table(
         start=0,
         length=header.size,
