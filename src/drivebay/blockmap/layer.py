@@ -62,7 +62,7 @@ class Directory:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Virtual bytes in blocks of ``block`` bytes (a power of two, 512 or more), looked up in a table.
+    """Virtual bytes in blocks of ``block`` bytes (a multiple of 512), looked up in a table.
 
     Entry number i, for the block at ``start + i * block``, lies at ``root + i * entry.step`` of
     ``source``; with ``interleave`` n, a foreign entry follows every n entries. With a ``directory`` the
