@@ -10,7 +10,8 @@ from typing import NamedTuple
 from fuzz.seeds import GUEST_LINE
 
 _LINE = 64  # files are looked at in pieces of this size to find their metadata
-_GUEST = GUEST_LINE[:18]
+_PAGE = 4096
+_GUEST = GUEST_LINE[:10]
 _LONGEST_COPY = 4096
 _MOST_DAMAGES = 6
 _EDGES = (0, 1, 2, 3, 7, 8, 9, 63, 64, 255, 256, 511, 512, 513, 4096, 65535, 65536)
@@ -28,11 +29,18 @@ def metadata_of(data: bytes) -> list[int]:
     """Offsets of the pieces that are neither zeros nor guest's data, and of the file's ends."""
     last = max(len(data) - 512, 0)
     found = [*range(0, min(len(data), 512), _LINE), *range(last - last % _LINE, len(data), _LINE)]
-    for place in range(0, len(data), _LINE):
-        piece = data[place : place + _LINE]
-        if piece.count(0) != len(piece) and _GUEST[:10] not in piece:
-            found.append(place)
+    for page in range(0, len(data), _PAGE):
+        if data[page : page + _PAGE].strip(b"\0"):
+            found += [
+                place
+                for place in range(page, page + _PAGE, _LINE)
+                if _is_metadata(data[place : place + _LINE])
+            ]
     return found or [0]
+
+
+def _is_metadata(piece: bytes) -> bool:
+    return bool(piece.strip(b"\0")) and _GUEST not in piece
 
 
 def damage(path: Path, hot: list[int], words: tuple[bytes, ...], chance: random.Random) -> list[str]:

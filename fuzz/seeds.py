@@ -112,7 +112,7 @@ _QEMU: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("qcow2-zstd", "qcow2", ("-c", "-O", "qcow2", "-o", "compression_type=zstd")),
     ("qcow2-data", "qcow2", ("-O", "qcow2", "-o", "data_file=top.data")),
     ("qcow", "qcow", ("-O", "qcow")),
-    ("qed", "qed", ("-O", "qed", "-o", "table_size=1")),
+    ("qed", "qed", ("-O", "qed")),
     ("vmdk-sparse", "vmdk", ("-O", "vmdk")),
     ("vmdk-stream", "vmdk", ("-O", "vmdk", "-o", "subformat=streamOptimized")),
     ("vmdk-split", "vmdk", ("-O", "vmdk", "-o", "subformat=twoGbMaxExtentSparse")),
