@@ -39,7 +39,8 @@ class BatScan:
     def __init__(self, parts: ImageParts) -> None:
         self._parts = parts
         self._metadata = parts.metadata
-        self.used = np.zeros(-(-parts.files.size // MIB), np.bool_)
+        self._size = parts.files.size
+        self.used = np.zeros(-(-self._size // MIB), np.bool_)
         header = parts.headers.current
         self._use(0, MIB)
         self._use(header.log_offset, header.log_length)
@@ -76,13 +77,14 @@ class BatScan:
         partial = payload & (states == PARTIALLY_PRESENT)
         present = payload & (states == FULLY_PRESENT) | partial & self._metadata.has_parent
         good_bitmap = bitmap & (states == FULLY_PRESENT) & (offsets > 0)
-        sizes = self._sizes(first, rows.shape)
-        outside = (present | good_bitmap) & (offsets * MIB + sizes > self._parts.files.size)
-        good_bitmap &= ~outside
-        inside = present & (offsets > 0) & ~outside
+        bad_bitmap = bitmap & ~good_bitmap & (states != NOT_PRESENT)
+        outside = (present | good_bitmap) & (offsets * MIB + self._sizes(first, rows.shape) > self._size)
         overlap = np.zeros(rows.shape, np.bool_)
-        overlap[inside] = self._take(offsets[inside], -(-sizes[inside] // MIB))
-        overlap[good_bitmap] |= self._take(offsets[good_bitmap], np.ones(good_bitmap.sum(), np.int64))
+        good_bitmap &= ~outside
+        overlap[good_bitmap] = self._take(offsets[good_bitmap], MIB)
+        good_bitmap &= ~overlap
+        inside = present & (offsets > 0) & ~outside
+        overlap[inside] = self._take(offsets[inside], self._metadata.block_size)
 
         def flat(flags: Flags) -> Flags:
             result: Flags = flags.reshape(-1)[: len(raw)]
@@ -95,7 +97,7 @@ class BatScan:
             outside=flat(outside),
             overlap=flat(overlap),
             no_bitmap=flat(inside & partial & ~good_bitmap[:, -1:]),
-            bitmap=flat(bitmap & ~good_bitmap & (states != NOT_PRESENT)),
+            bitmap=flat(bad_bitmap),
             reserved=flat((rows & _RESERVED) != 0),
         )
 
@@ -116,10 +118,11 @@ class BatScan:
             sizes[row, within] = self._metadata.size - (self._metadata.blocks - 1) * self._metadata.block_size
         return sizes
 
-    def _take(self, offsets: Numbers, lengths: Numbers) -> Flags:
-        """Mark MiBs of the file as used; flags the blocks that lie where something else lies."""
+    def _take(self, offsets: Numbers, length: int) -> Flags:
+        """Mark the MiBs of blocks as used; flags the blocks that lie where something else lies."""
         if not len(offsets):
             return np.zeros(0, np.bool_)
+        lengths = np.minimum(length // MIB, len(self.used) - offsets)  # the last one may be cut short
         owners = np.repeat(np.arange(len(offsets)), lengths)
         within = np.arange(len(owners)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         places = offsets[owners] + within
