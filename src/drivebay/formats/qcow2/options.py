@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
 
 from drivebay.blockmap import CreateRequest, FormatOptions
 from drivebay.errors import ErrorKind, StorageError
@@ -38,7 +39,9 @@ class Qcow2Options(FormatOptions):
     )
     extended_l2: bool = field(default=False, metadata={"help": "32 subclusters in each cluster"})
     data_file: str = field(default="", metadata={"help": "name of a second file, which gets the data"})
-    data_file_raw: bool = field(default=False, metadata={"help": "the second file is a raw disk by itself"})
+    data_file_raw: bool = field(
+        default=False, metadata={"help": "the second file, NAME-data.raw unless named, is a raw disk"}
+    )
     compression_type: Compression = field(
         default=Compression.ZLIB, metadata={"help": "how compressed clusters are packed"}
     )
@@ -64,6 +67,8 @@ def options_of(request: CreateRequest) -> Qcow2Options:
     )
     variant = options.variant or VARIANTS[0]
     _require(variant in VARIANTS, f"qcow2 has no variant {variant!r}; use {' or '.join(VARIANTS)}")
+    if options.data_file_raw and not options.data_file:
+        options = replace(options, data_file=f"{os.path.splitext(request.name)[0]}-data.raw")
     _check_version(variant, options)
     _check_data_file(request, options)
     _require(not request.comment, "qcow2 has no place for a comment; leave it out")
@@ -103,7 +108,6 @@ def _check_data_file(request: CreateRequest, options: Qcow2Options) -> None:
         "/" not in name and "\0" not in name and (not name or name not in (request.name, ".", "..")),
         f"the data file can't be called {name!r}; give a name of its own, without a folder",
     )
-    _require(bool(name) or not options.data_file_raw, "data_file_raw needs a data_file; name one")
     placed = options.data_file_raw or options.preallocation is Preallocation.METADATA
     _require(
         request.parent is None or not placed,
