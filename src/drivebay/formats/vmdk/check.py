@@ -86,12 +86,12 @@ def lacks_copy(found: Header, table: Table) -> bool:
 
 def _check_tables(scan: Scan, prefix: str) -> Iterator[Finding]:
     for code, what, fault in (
-        ("outside", "entries that can't be, or point outside the file", scan.outside),
+        ("outside", "entries that can't be, or point outside the file or to its tables", scan.outside),
         ("doubled", "entries for a grain which another one has", scan.doubled),
-        ("table-lost", "grain tables that aren't in the file, or are used twice", _first(scan.lost)),
+        ("table-lost", "grain tables that aren't in the file, or lie on something else", _first(scan.lost)),
         (
             "copy-lost",
-            "redundant tables that aren't in the file, or are used twice",
+            "redundant tables that aren't in the file, or lie on something else",
             _first(scan.lost_copies),
         ),
         ("copies-differ", "redundant grain tables that differ", _first([c for _, c in scan.differing])),

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from drivebay.blockmap import BlockState, Entry, Files, Table
 from drivebay.errors import ErrorKind, StorageError
+from drivebay.formats.vmdk import cowd, header
 from drivebay.model import SECTOR
 
 Entries = npt.NDArray[np.uint64]
@@ -67,7 +68,7 @@ class Scan:
 
 
 class Tables:
-    """The tables of one extent. Memory: two bytes for each sector of the file."""
+    """The tables of one extent. Memory: ten bytes for each sector of the file."""
 
     def __init__(self, files: Files, table: Table) -> None:
         assert table.directory is not None
@@ -76,23 +77,37 @@ class Tables:
         self.entry = table.entry
         self.directory = table.directory
         self.leaf_size = self.directory.per_leaf * self.entry.step
-        self._sectors = -(-files.size // SECTOR)
+        sectors = -(-files.size // SECTOR)
+        self._used = np.zeros(sectors, np.bool_)  # a grain begins there
+        self._taken = np.zeros(sectors, np.bool_)  # headers, directories and tables
+        self._taken_before = np.zeros(sectors + 1, np.int64)
 
     def scan(self) -> Scan:
         """Read everything once. Raises StorageError if the file can't be read."""
         found = Scan()
-        used, seen = np.zeros(self._sectors, np.bool_), np.zeros(self._sectors, np.bool_)
+        self._used[:] = self._taken[:] = False
+        for offset, length in reserved(self.files, self.table):
+            self._taken[offset // SECTOR : -(-(offset + length) // SECTOR)] = True
+        whole, copied = (np.zeros(self.directory.count, np.bool_) for _ in range(2))
         for main, copy in self.pairs():
-            valid = self._is_new(main, seen, found.lost)
-            copied = copy is not None and self._is_new(copy, seen, found.lost_copies)
-            if valid and copied and copy and self.read(main).tobytes() != self.read(copy).tobytes():
-                found.differing.append((main, copy))
-            if valid:
-                self._judge(main, copy if copied else None, used, found)
+            whole[main.number] = self._is_free(main, found.lost)
+            copied[main.number] = copy is not None and self._is_free(copy, found.lost_copies)
+        np.cumsum(self._taken, out=self._taken_before[1:])
+        self._judge_all(whole, copied, found)
         if self.table.packed is None:
-            starts = np.flatnonzero(used)
+            starts = np.flatnonzero(self._used)
             found.overlapping = int((np.diff(starts) < self.table.block // SECTOR).sum())
         return found
+
+    def _judge_all(self, whole: Flags, copied: Flags, found: Scan) -> None:
+        """Hold the tables that are there against their copies, and their entries against everything."""
+        for main, other in self.pairs():
+            if not whole[main.number]:
+                continue
+            copy = other if copied[main.number] else None
+            if copy is not None and self.read(main).tobytes() != self.read(copy).tobytes():
+                found.differing.append((main, copy))
+            self._judge(main, copy, found)
 
     def pairs(self) -> Iterator[tuple[Leaf, Leaf | None]]:
         """Each grain table with its redundant copy, if there are copies."""
@@ -112,15 +127,16 @@ class Tables:
             offset = {int(BlockState.ABSENT): 0, int(BlockState.DATA): entry.offset(value)}.get(state, -1)
             yield Leaf(first + number, offset, begin + number * entry.step)
 
-    def _is_new(self, leaf: Leaf, seen: Flags, lost: list[Leaf]) -> bool:
-        """Whether the table exists, in the file, and is nobody else's; notes one that should but isn't."""
+    def _is_free(self, leaf: Leaf, lost: list[Leaf]) -> bool:
+        """Whether the table exists, in the file, where nothing else is; notes one that should but doesn't."""
         if leaf.offset == 0:
             return False
-        sector = leaf.offset // SECTOR
-        if not 0 < leaf.offset <= self.files.size - self.leaf_size or seen[sector]:
+        sectors = slice(leaf.offset // SECTOR, -(-(leaf.offset + self.leaf_size) // SECTOR))
+        inside = 0 < leaf.offset <= self.files.size - self.leaf_size
+        if not inside or self._taken[sectors].any():
             lost.append(leaf)
             return False
-        seen[sector] = True
+        self._taken[sectors] = True
         return True
 
     def read(self, leaf: Leaf) -> Entries:
@@ -129,15 +145,15 @@ class Tables:
         count = min(per_leaf, self.table.count - leaf.number * per_leaf)
         return numbers(self.entry, read(self.files, leaf.offset, count * self.entry.step))
 
-    def _judge(self, leaf: Leaf, copy: Leaf | None, used: Flags, found: Scan) -> None:
+    def _judge(self, leaf: Leaf, copy: Leaf | None, found: Scan) -> None:
         raw = self.read(leaf)
         bad = self.bad(leaf, raw)
         placed = np.flatnonzero(self._points(raw) & ~bad)
         sectors = self.offsets(raw[placed]) // SECTOR
         again = np.ones(len(sectors), np.bool_)
         again[np.unique(sectors, return_index=True)[1]] = False
-        again |= used[sectors]
-        used[sectors] = True
+        again |= self._used[sectors]
+        self._used[sectors] = True
         outside, doubled = np.flatnonzero(bad), placed[again]
         found.outside.add(self._places(leaf, outside))
         found.doubled.add(self._places(leaf, doubled))
@@ -145,15 +161,19 @@ class Tables:
             found.wrong.append(Wrong(leaf, copy, np.union1d(outside, doubled)))
 
     def bad(self, leaf: Leaf, raw: Entries) -> Flags:
-        """Which entries can't be: they point outside of the file, or are no entries at all."""
+        """Which entries can't be: no entries at all, or for grains outside of the file or on its tables."""
         last = self.table.span(self.table.count - 1)[1]
         length = np.full(len(raw), self.table.block if self.table.packed is None else SECTOR, np.int64)
         if (leaf.number + 1) * self.directory.per_leaf >= self.table.count:
             length[-1] = min(last, int(length[-1]))
         corrupt: Flags = states_of(self.entry, raw) == int(BlockState.CORRUPT)
         coarse = (raw & np.uint64(self.entry.mask)) > np.uint64(self.files.size // self.entry.scale)
-        beyond = coarse | (self.offsets(raw) + length > self.files.size)
-        return corrupt | (self._points(raw) & beyond)
+        offsets = np.where(coarse, 0, self.offsets(raw))
+        beyond = coarse | (offsets + length > self.files.size)
+        starts = np.where(beyond, 0, offsets // SECTOR)
+        ends = np.where(beyond, 0, -(-(offsets + length) // SECTOR))
+        on_tables = self._taken_before[ends] > self._taken_before[starts]
+        return corrupt | (self._points(raw) & (beyond | on_tables))
 
     def _points(self, raw: Entries) -> Flags:
         points: Flags = states_of(self.entry, raw) >= int(BlockState.PACKED)
@@ -168,6 +188,17 @@ class Tables:
 
     def _places(self, leaf: Leaf, indices: Sizes) -> list[int]:
         return [leaf.offset + index * self.entry.step for index in indices.tolist()]
+
+
+def reserved(files: Files, table: Table) -> Iterator[tuple[int, int]]:
+    """Offset and length of what lies at fixed places in an extent: header, descriptor, directories."""
+    assert table.directory is not None
+    size = table.directory.count * table.directory.entry.step
+    yield 0, cowd.HEADER_SIZE if files.read(0, 4) == cowd.MAGIC else SECTOR
+    yield from ((root, size) for root in (table.root, *table.mirrors))
+    if files.read(0, 4) == header.MAGIC:
+        found = header.unpack(files.read(0, header.HEADER_SIZE))
+        yield found.descriptor_offset * SECTOR, found.descriptor_size * SECTOR
 
 
 def states_of(entry: Entry, raw: Entries) -> Entries:
