@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from drivebay.blockmap import Linear, Match, Packed, Zeros
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.formats import cue
+from support.disks import open_disk
 from support.interpreter import read_layers
 from support.memory_files import MemoryFiles
 
@@ -156,3 +158,12 @@ def test_a_missing_file_is_told() -> None:
     with pytest.raises(StorageError) as caught:
         opened(SIMPLE, b"", name="other.bin")
     assert caught.value.kind is ErrorKind.NOT_FOUND
+
+
+def test_the_engine_reads_what_the_sheet_says(tmp_path: Path) -> None:
+    data = frames(1, 2) + audio(3) + sectors(8, 9) + audio(9)
+    (tmp_path / "disc.cue").write_bytes(MIXED.encode())
+    (tmp_path / "disc.bin").write_bytes(data)
+    with open_disk([tmp_path / "disc.cue"], writable=False) as disk:
+        assert disk.read(0, disk.size) == content(MIXED, data)
+        assert disk.read(2048 - 5, 10) == sector(1)[-5:] + sector(2)[:5]
