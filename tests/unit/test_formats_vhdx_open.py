@@ -293,7 +293,10 @@ def test_the_other_copy_of_the_region_table_serves() -> None:
 def test_an_unknown_region_that_is_not_required_is_skipped() -> None:
     layer = opened(make_image(tables=(region_table([*REGIONS, (ODD, 16 * MIB, MIB, 0)]), b"")))
     assert layer.plan is not None
-    assert layer.plan.first == 17 * MIB
+    assert layer.plan.first == DATA
+    layer = opened(make_image(tables=(region_table([*REGIONS, (ODD, DATA, 3 * MIB, 0)]), b"")))
+    assert layer.plan is not None
+    assert layer.plan.first == DATA + 3 * MIB
 
 
 def test_regions_need_not_be_marked_as_required() -> None:

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from drivebay.blockmap import Files
 from drivebay.formats.vhdx import regions
-from drivebay.formats.vhdx.header import Headers, read_headers
+from drivebay.formats.vhdx.header import MIB, Headers, read_headers
 from drivebay.formats.vhdx.log import Stages, read_replay
 from drivebay.formats.vhdx.metadata import Metadata, read_metadata
 from drivebay.formats.vhdx.overlay import PatchedFiles
@@ -29,9 +29,18 @@ class ImageParts(NamedTuple):
 
     @property
     def first(self) -> int:
-        """Where the log and all regions have ended."""
+        """Where blocks may begin: behind the log and the regions that follow the header without a gap.
+
+        Those that were moved away, to grow, lie between blocks.
+        """
         header = self.headers.current
-        return max(header.log_offset + header.log_length, *(region.end for region in self.regions))
+        log = (header.log_offset, header.log_offset + header.log_length)
+        end = MIB
+        for begin, stop in sorted([log, *((region.offset, region.end) for region in self.regions)]):
+            if begin > end:
+                break
+            end = max(end, stop)
+        return end
 
 
 def read_parts(files: Files) -> ImageParts:
