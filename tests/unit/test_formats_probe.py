@@ -7,6 +7,7 @@ import pytest
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.formats import FORMATS, format_named, probe
 from support.vdi_images import make_image
+from support.vhd_images import make_fixed
 
 VDI_HEAD = make_image()[:4096]
 
@@ -44,13 +45,28 @@ def test_a_vdi_header_under_a_raw_name_needs_a_word(path: str) -> None:
     assert caught.value.kind is ErrorKind.INVALID
 
 
+FIXED_VHD = make_fixed(VDI_HEAD)
+
+
+@pytest.mark.parametrize(("path", "name"), [("a.vhd", "vhd"), ("a.vdi", "vdi")])
+def test_the_name_decides_where_the_content_is_two_formats(path: str, name: str) -> None:
+    assert probe(FIXED_VHD[:4096], FIXED_VHD[-512:], path).name == name
+
+
+@pytest.mark.parametrize("path", ["disk", "disk.vmdk", "disk.img"])
+def test_two_formats_under_another_name_need_a_word(path: str) -> None:
+    with pytest.raises(StorageError, match="--format vdi or --format vhd") as caught:
+        probe(FIXED_VHD[:4096], FIXED_VHD[-512:], path)
+    assert caught.value.kind is ErrorKind.INVALID
+
+
 def test_formats_are_found_by_name() -> None:
     assert [format_named(known.name) for known in FORMATS] == list(FORMATS)
     assert format_named("VDI").name == "vdi"
 
 
 def test_an_unknown_format_names_the_known_ones() -> None:
-    with pytest.raises(StorageError, match="vdi, .*raw") as caught:
+    with pytest.raises(StorageError, match=r"vdi, .*raw") as caught:
         format_named("vdx")
     assert caught.value.kind is ErrorKind.INVALID
 

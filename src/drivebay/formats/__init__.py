@@ -37,9 +37,16 @@ def probe(head: bytes, tail: bytes, path: str) -> Format:
 
     The content decides. A name that contradicts it raises StorageError: a guest that is given a raw
     disk could write another format's header into it, and so make the host open any file as its parent.
+    For the same reason the name decides where the content looks like two formats: a fixed VHD begins
+    with what its guest wrote, and other images end with that.
     """
     named = _format_of_extension(path)
-    found = next((candidate for candidate in FORMATS if candidate.probe(head, tail) is Match.YES), None)
+    matching = [candidate for candidate in FORMATS if candidate.probe(head, tail) is Match.YES]
+    if named is not None and named in matching:
+        return named
+    if len(matching) > 1:
+        raise _ambiguous(matching, path)
+    found = next(iter(matching), None)
     if found is None and named not in (None, raw.FORMAT):
         raise _without_header(named, path)
     if found is not None and named is raw.FORMAT:
@@ -50,6 +57,18 @@ def probe(head: bytes, tail: bytes, path: str) -> Format:
 def _format_of_extension(path: str) -> Format | None:
     extension = os.path.splitext(path)[1].removeprefix(".").lower()
     return next((candidate for candidate in FORMATS if extension in candidate.extensions), None)
+
+
+def _ambiguous(matching: list[Format], path: str) -> StorageError:
+    names = " and ".join(candidate.name for candidate in matching)
+    options = " or ".join(f"--format {candidate.name}" for candidate in matching)
+    return StorageError(
+        ErrorKind.INVALID,
+        f"the content looks like {names} at once, one of which a guest may have written; say {options}",
+        path=path,
+        offset=0,
+        operation="probe",
+    )
 
 
 def _without_header(named: Format, path: str) -> StorageError:
