@@ -115,7 +115,7 @@ def _facts(files: Files, descriptor: Descriptor, chosen: UUID, pieces: list[Piec
         parts=tuple(Part(f"{{{shot}}}", f"{{{shot}}}", size) for shot in snapshots),
         details={
             "disk identifier": descriptor.identifier,
-            "image": f"{{{chosen}}}",
+            "opened snapshot": f"{{{chosen}}}",
             "storages": len(descriptor.storages),
             "snapshots": len(snapshots),
         },
