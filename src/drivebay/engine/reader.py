@@ -98,8 +98,9 @@ class Reader:
             return run.start, memoryview(self._unpacker.block(source, run, run.offset, run.length))
         assert isinstance(segment, Table)
         assert segment.packed is not None
-        begin = position - (position - segment.start) % segment.block
-        return begin, memoryview(self._unpacker.block(source, segment.packed, where, segment.block))
+        # The last block may be packed as long as the disk still is.
+        begin, length = segment.span((position - segment.start) // segment.block)
+        return begin, memoryview(self._unpacker.block(source, segment.packed, where, length))
 
 
 def corrupt_block(path: str, position: int) -> StorageError:
