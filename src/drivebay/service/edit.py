@@ -141,12 +141,12 @@ def _parent(image: OpenedImage, path: str) -> dict[str, object]:
 
 def _link(child: ImageFacts, parent: OpenedImage, name: str) -> dict[str, object]:
     facts = parent.layer.facts
-    by_uuid = child.parent_uuid != NULL_UUID or not child.parent_names
+    nothing = child.parent_uuid == NULL_UUID and not child.parent_names
+    by_uuid = nothing or child.parent_uuid != NULL_UUID
+    by_modification = nothing or child.parent_modification_uuid != NULL_UUID
     return {
         "parent_uuid": identity_uuid(facts, parent.files.path) if by_uuid else None,
-        "parent_modification_uuid": (
-            facts.modification_uuid if child.parent_modification_uuid != NULL_UUID else None
-        ),
+        "parent_modification_uuid": facts.modification_uuid if by_modification else None,
         "parent_path": name if child.parent_names else None,
         "parent_content_id": facts.content_id if child.parent_content_id is not None else None,
     }
