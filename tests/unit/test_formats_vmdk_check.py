@@ -180,6 +180,18 @@ def test_the_tables_of_a_cow_extent() -> None:
     assert codes(repaired(files)) == []
 
 
+def test_a_cow_extent_that_calls_used_sectors_free() -> None:
+    files = made("vmfsSparse")
+    extent = files["disk-delta.vmdk"]
+    put(extent, 2048, len(extent) // 512)
+    extent += bytes(16384)
+    assert codes(files) == ["counter-low"]
+    assert loses(files) == [False]
+    after = repaired(files)
+    assert codes(after) == []
+    assert struct.unpack_from("<I", after["disk-delta.vmdk"], 28) == (len(extent) // 512,)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "code"),
     [

@@ -193,3 +193,11 @@ def test_without_a_content_id_there_is_nothing_to_mark() -> None:
     assert layer.facts.content_id is None
     assert layer.plan is not None
     assert layer.plan.marks == ()
+
+
+def test_no_guest_gets_at_the_descriptor() -> None:
+    error = failure_of(
+        PLAIN.replace("disk-flat", "disk").replace("RW 8", "RW 1"), {"disk.vmdk": PLAIN.encode() * 9}
+    )
+    assert error.kind is ErrorKind.CORRUPT
+    assert "descriptor lies in" in error.message

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from drivebay.blockmap import Files, Layer, Mark, Table
-from drivebay.formats.vmdk import header
+from drivebay.formats.vmdk import cowd, header
 from drivebay.formats.vmdk.descriptor import Descriptor, is_descriptor
 from drivebay.formats.vmdk.facts import VARIANTS
 from drivebay.formats.vmdk.header import Header
@@ -26,7 +26,9 @@ def check(files: Files, layer: Layer) -> Iterator[Finding]:
     for extent, table in sparse_extents(files, layer):
         prefix = f"{extent.path}: " if table.source else ""
         yield from _check_header(extent, table, prefix)
-        yield from _check_tables(Tables(extent, table).scan(), prefix)
+        scan = Tables(extent, table).scan()
+        yield from _check_tables(scan, prefix)
+        yield from _check_counter(extent, scan, prefix)
 
 
 def sparse_extents(files: Files, layer: Layer) -> Iterator[tuple[Files, Table]]:
@@ -101,6 +103,17 @@ def _check_tables(scan: Scan, prefix: str) -> Iterator[Finding]:
             yield Finding(Severity.ERROR, code, message, fault.first)
     if scan.overlapping:
         yield Finding(Severity.ERROR, "overlapping", f"{prefix}grains that overlap: {scan.overlapping}")
+
+
+def counts_too_few(files: Files, scan: Scan) -> bool:
+    """Whether a COWD header calls sectors free that are in use."""
+    return files.read(0, 4) == cowd.MAGIC and cowd.read_header(files).free * SECTOR < scan.end
+
+
+def _check_counter(files: Files, scan: Scan, prefix: str) -> Iterator[Finding]:
+    if counts_too_few(files, scan):
+        message = f"{prefix}the header calls sectors free that are in use: other tools would overwrite data"
+        yield Finding(Severity.WARNING, "counter-low", message, cowd.FREE_OFFSET)
 
 
 def _first(leaves: list[Leaf]) -> Fault:

@@ -51,7 +51,8 @@ def _add(found: Extents, files: Files, descriptor: Descriptor, number: int) -> N
     if extent.type in FLAT:
         _add_flat(found, files, descriptor, number, source)
         return
-    if any(other.table.source == source for other in found.sparse):
+    path = found.files[source].path
+    if any(found.files[other.table.source].path == path for other in found.sparse):
         raise fault(files, descriptor, number, "names a sparse file that another one names, too")
     opened = open_sparse(found.files[source], Place(found.size, length, source))
     found.sparse.append(opened)
@@ -61,6 +62,8 @@ def _add(found: Extents, files: Files, descriptor: Descriptor, number: int) -> N
 def _add_flat(found: Extents, files: Files, descriptor: Descriptor, number: int, source: int) -> None:
     extent = descriptor.extents[number]
     length, offset = extent.sectors * SECTOR, extent.offset * SECTOR
+    if found.files[source].path == files.path:  # a guest could write its own descriptor
+        raise fault(files, descriptor, number, "names the file that the descriptor lies in")
     end, size = offset + length, found.files[source].size
     if end > size:
         raise fault(files, descriptor, number, f"reaches to byte {end} of a file of {size} bytes")

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from drivebay.blockmap import FileEdit, Files, FileWrite, Layer, RepairStep, Table
-from drivebay.formats.vmdk import header
-from drivebay.formats.vmdk.check import is_unclean, lacks_copy, sparse_extents
+from drivebay.formats.vmdk import cowd, header
+from drivebay.formats.vmdk.check import counts_too_few, is_unclean, lacks_copy, sparse_extents
 from drivebay.formats.vmdk.rules import read_header
 from drivebay.formats.vmdk.scan import Entries, Flags, Leaf, Scan, Tables
 from drivebay.formats.vmdk.sparse import Place, open_sparse
@@ -42,6 +42,7 @@ class _Repair:
             yield from self._heal(scan)
             yield from self._lost(scan)
             yield from self._free(scan)
+            yield from self._count(scan)
         yield from self._flags()
 
     def _write(self, offset: int, data: bytes) -> FileEdit:
@@ -119,6 +120,12 @@ class _Repair:
     def _both(self, main: Leaf, copy: Leaf | None, raw: Entries) -> list[FileEdit]:
         data = raw.astype("<u4").tobytes()
         return [self._write(leaf.offset, data) for leaf in (main, copy) if leaf is not None]
+
+    def _count(self, scan: Scan) -> Iterator[RepairStep]:
+        if counts_too_few(self._files, scan):
+            free = max(scan.end, self._end) // SECTOR
+            change = self._write(cowd.FREE_OFFSET, free.to_bytes(4, "little"))
+            yield RepairStep(self._message("count the sectors in use again"), (change,))
 
     def _flags(self) -> Iterator[RepairStep]:
         found = open_sparse(self._files, Place(self._table.start, self._table.length, self._table.source))

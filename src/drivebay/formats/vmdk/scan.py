@@ -55,8 +55,10 @@ class Scan:
     """What is wrong in an extent's tables.
 
     ``lost`` are tables that lie outside of the file or are another entry's, too; ``differing`` are pairs
-    of a table and its copy.
+    of a table and its copy; ``end`` is where the last table or grain ends, in bytes of the file.
     """
+
+    end: int = 0
 
     outside: Fault = field(default_factory=Fault)
     doubled: Fault = field(default_factory=Fault)
@@ -94,9 +96,11 @@ class Tables:
             copied[main.number] = copy is not None and self._is_free(copy, found.lost_copies)
         np.cumsum(self._taken, out=self._taken_before[1:])
         self._judge_all(whole, copied, found)
-        if self.table.packed is None:
-            starts = np.flatnonzero(self._used)
-            found.overlapping = int((np.diff(starts) < self.table.block // SECTOR).sum())
+        grain = self.table.block // SECTOR if self.table.packed is None else 1
+        starts = np.flatnonzero(self._used)
+        found.overlapping = int((np.diff(starts) < grain).sum())
+        ends = (np.flatnonzero(self._taken)[-1:] + 1, starts[-1:] + grain)
+        found.end = int(np.concatenate(ends).max()) * SECTOR
         return found
 
     def _judge_all(self, whole: Flags, copied: Flags, found: Scan) -> None:
