@@ -141,7 +141,6 @@ def test_bitmaps(entries: Mapping[int, int], expected: list[str]) -> None:
 
 
 def test_entries_for_bitmaps_mean_nothing_in_a_base() -> None:
-    """QEMU before 8.0 leaves numbers there."""
     region = metadata_region(items((RATIO + 1) * MIB))
     data = make_image(entries={RATIO: DATA | PRESENT, 0: DATA | PRESENT}, units=1, metadata=region)
     assert findings(data) == []
