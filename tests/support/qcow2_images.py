@@ -79,7 +79,7 @@ def make_image(
         (raw & OFFSET) // CLUSTER for raw in entries.values() if raw & OFFSET and not raw & COMPRESSED
     )
     uses.update([DATA // CLUSTER + clusters] if snapshot_entries else [])
-    for cluster, count in (uses | (counts or {})).items():
+    for cluster, count in {**uses, **(counts or {})}.items():
         struct.pack_into(">H", data, BLOCK + 2 * cluster, count)
     for index, raw in ({0: L2 | COPIED} | dict(l1 or {})).items():
         struct.pack_into(">Q", data, L1 + 8 * index, raw)
