@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import drivebay
 from drivebay.blockmap import Layer, Packed, Table
 from drivebay.engine.disk import Disk
+from drivebay.engine.source import OpenedLayer
 from drivebay.errors import StorageError
+from support.interpreter import CorruptPointerError, Image, read_layers
 
 MIB = 1 << 20
 #: In files that no image may show: one beside it that it doesn't record, one outside of its folder.
@@ -22,6 +24,7 @@ _WINDOW = MIB
 _WINDOWS = 12
 _STEP = MIB
 _SAMPLES = 24
+_PROBES = 6
 
 
 class ViolationError(Exception):
@@ -62,22 +65,24 @@ def _require(condition: bool, message: str) -> None:
 def _read(image: Path, chance: random.Random) -> None:
     errors: list[StorageError] = []
     with drivebay.open(image) as disk:
-        files = [Path(source.path).read_bytes() for layer in disk.layers for source in layer.sources]
-        plain = all(_is_plain(layer.layer) for layer in disk.layers)
+        images = [_with_bytes(layer) for layer in disk.layers]
         for start, length in _ranges(disk.size, chance):
             try:
                 data = _read_range(disk, start, length)
-                _require(
-                    sum(extent.length for extent in disk.extents(start, length)) == length,
-                    "extents have gaps",
-                )
+                covered = sum(extent.length for extent in disk.extents(start, length))
             except StorageError as error:
                 errors.append(error)
                 continue
-            if plain:
-                _require_origin(data, files, chance)
+            _require(covered == length, f"the extents of {length} bytes at {start} cover {covered}")
+            if all(_is_plain(layer.layer) for layer in disk.layers):
+                _require_origin(data, [file for _, *files in images for file in files], chance)
+            _require_meaning(images, start, data, chance)
     if errors:
         raise errors[0]
+
+
+def _with_bytes(opened: OpenedLayer) -> tuple[Layer, *tuple[bytes, ...]]:
+    return (opened.layer, *(Path(source.path).read_bytes() for source in opened.sources))
 
 
 def _is_plain(layer: Layer) -> bool:
@@ -107,6 +112,21 @@ def _read_range(disk: Disk, start: int, length: int) -> bytes:
         UNREAD not in data, f"the buffer was not filled at virtual offset {start + max(data.find(UNREAD), 0)}"
     )
     return data
+
+
+def _require_meaning(images: Sequence[Image], start: int, data: bytes, chance: random.Random) -> None:
+    """What was read must be what the interpreter of descriptions reads, wherever that finds no fault."""
+    for _ in range(_PROBES):
+        place = chance.randrange(len(data) // 512) * 512
+        length = min(chance.choice([512, 4096, 70_000]), len(data) - place)
+        try:
+            meant = read_layers(images, start + place, length)
+        except CorruptPointerError:
+            continue
+        _require(
+            data[place : place + length] == meant,
+            f"{length} bytes at {start + place} are not what they should be",
+        )
 
 
 def _require_origin(data: bytes, files: list[bytes], chance: random.Random) -> None:

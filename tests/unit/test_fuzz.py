@@ -83,6 +83,7 @@ def _shows(data: bytes) -> Any:
     [
         (_shows(bytes(700) + CANARY), "bytes of another file"),
         (_shows(b"bytes from nowhere"), "in no file"),
+        (_shows(guest_bytes(9000)[120:632] * 6144), "not what they should be"),  # one sector all over
         (lambda _disk, _offset, _view: None, "not filled"),
     ],
 )
