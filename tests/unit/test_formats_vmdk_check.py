@@ -111,6 +111,8 @@ def test_damage_is_found(change: Callable[[bytearray], None], code: str) -> None
         directory(MAIN, FAR),
         directory(COPY, FAR),
         directory(COPY, 1),
+        directory(MAIN, 0),
+        directory(COPY, 0),
         number(48, 0),
     ],
 )

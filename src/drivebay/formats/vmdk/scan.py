@@ -93,7 +93,9 @@ class Tables:
         whole, copied = (np.zeros(self.directory.count, np.bool_) for _ in range(2))
         for main, copy in self.pairs():
             whole[main.number] = self._is_free(main, found.lost)
-            copied[main.number] = copy is not None and self._is_free(copy, found.lost_copies)
+            if copy is not None:
+                copied[main.number] = self._is_free(copy, found.lost_copies)
+                self._compare_existence(main, copy, found)
         np.cumsum(self._taken, out=self._taken_before[1:])
         self._judge_all(whole, copied, found)
         grain = self.table.block // SECTOR if self.table.packed is None else 1
@@ -102,6 +104,13 @@ class Tables:
         ends = (np.flatnonzero(self._taken)[-1:] + 1, starts[-1:] + grain)
         found.end = int(np.concatenate(ends).max()) * SECTOR
         return found
+
+    def _compare_existence(self, main: Leaf, copy: Leaf, found: Scan) -> None:
+        """Note a table that only the other directory has, unless it is empty."""
+        if main.offset == 0 and 0 < copy.offset <= self.files.size - self.leaf_size and self.read(copy).any():
+            found.lost.append(main)
+        if copy.offset == 0 and main.offset > 0:
+            found.lost_copies.append(copy)
 
     def _judge_all(self, whole: Flags, copied: Flags, found: Scan) -> None:
         """Hold the tables that are there against their copies, and their entries against everything."""
