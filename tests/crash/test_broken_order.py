@@ -8,16 +8,23 @@ from typing import Any
 
 import pytest
 
+from drivebay.engine.change import Change
 from drivebay.engine.epoch import Committer, Epoch
 from drivebay.engine.unit_space import UnitSpace
 from drivebay.engine.writer import Writer
 from support.chains import build_chain
 from support.crash import Script, damages, record
-from support.crash_scripts import BLOCK, allocate, reuse
-from support.disks import ImageSpec
+from support.crash_scripts import allocate, reuse
+from support.disks import KIB, ImageSpec
 
+BLOCK = 512 * KIB
 CHAIN = (ImageSpec(6 * BLOCK, BLOCK), ImageSpec(6 * BLOCK, BLOCK))
+TWO_LEVELS = {
+    "qcow2": ImageSpec(6 * BLOCK, 4 * KIB, format="qcow2"),
+    "qed": ImageSpec(6 * BLOCK, 4 * KIB, format="qed", options=(("table_size", 1),)),
+}
 TORN = 3
+MANY_TORN = 16  # a commit has few directory entries
 
 Commit = Callable[[Committer, Epoch], None]
 
@@ -61,8 +68,31 @@ def write_reservations(committer: Committer) -> None:
             committer._files.write(change)
 
 
+def directory_before_leaves(committer: Committer, epoch: Epoch) -> None:
+    below, above = changes_of(committer, epoch)
+    committer._reserve()
+    committer._journal.publish([above, below])
+
+
+def directory_with_leaves(committer: Committer, epoch: Epoch) -> None:
+    below, above = changes_of(committer, epoch)
+    committer._reserve()
+    committer._journal.publish([[*below, *above]])
+
+
+def counts_after_entries(committer: Committer, epoch: Epoch) -> None:
+    below, above = changes_of(committer, epoch)
+    committer._files.sync()
+    committer._journal.publish([below, above])
+    committer._reserve()
+
+
+def changes_of(committer: Committer, epoch: Epoch) -> tuple[list[Change], list[Change]]:
+    return committer._tables[0].changes({block: value for (_, block), value in epoch.entries.items()})
+
+
 def write_entries(committer: Committer, epoch: Epoch) -> None:
-    below, above = committer._tables[0].changes({block: value for (_, block), value in epoch.entries.items()})
+    below, above = changes_of(committer, epoch)
     for change in [*below, *above]:
         committer._files.write(change)
 
@@ -84,7 +114,7 @@ def commit_by(order: Commit) -> Callable[[Committer], None]:
 
 def found_damage(folder: Path, script: Script, *, fill_top: bool) -> str | None:
     """The first damage in the crash states of a run."""
-    recording = record(*build_chain(folder, CHAIN, seed=2, fill_top=fill_top), script)
+    recording = record(*build_chain(folder, CHAIN, seed=2, fill_top=fill_top), script, BLOCK)
     return next(damages(recording, seed=5, torn=TORN), None)
 
 
@@ -118,6 +148,28 @@ def test_a_broken_commit_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert "other tools would overwrite data" in found
 
 
+@pytest.mark.parametrize("order", [directory_before_leaves, directory_with_leaves, counts_after_entries])
+@pytest.mark.parametrize("name", TWO_LEVELS)
+def test_a_broken_commit_of_two_levels_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: Commit, name: str
+) -> None:
+    if order is counts_after_entries and name == "qed":
+        pytest.skip("QED has no counts")
+    chain = two_levels(tmp_path, name)
+    monkeypatch.setattr(Committer, "_commit", commit_by(order))
+    assert next(damages(record(*chain, allocate, BLOCK), seed=5, torn=MANY_TORN), None)
+
+
+@pytest.mark.parametrize("name", TWO_LEVELS)
+def test_the_right_order_of_two_levels_does_none(tmp_path: Path, name: str) -> None:
+    recording = record(*two_levels(tmp_path, name), allocate, BLOCK)
+    assert next(damages(recording, seed=5, torn=1), None) is None
+
+
+def two_levels(folder: Path, name: str) -> tuple[list[Path], bytearray]:
+    return build_chain(folder, (ImageSpec(6 * BLOCK, format="raw"), TWO_LEVELS[name]), seed=2)
+
+
 def test_a_unit_reused_before_its_entry_is_gone_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,7 +190,7 @@ def test_a_unit_that_is_not_zeroed_is_found(tmp_path: Path, monkeypatch: pytest.
     pick = UnitSpace._pick
     monkeypatch.setattr(UnitSpace, "_pick", lambda space, oldest: (pick(space, oldest)[0], True))
     monkeypatch.setattr(UnitSpace, "retire", retire_without_punching)
-    recording = record(*build_chain(tmp_path, CHAIN[:1], seed=2), reuse)
+    recording = record(*build_chain(tmp_path, CHAIN[:1], seed=2), reuse, BLOCK)
     assert any(damages(recording, seed=5, torn=TORN))
 
 

@@ -1,61 +1,52 @@
-"""Power cuts: from a recorded run, every state that the image file may be in, and what must hold there.
-
-What was written before the last completed sync is durable. Of what was written since, any subset may
-be, each change torn at sectors of 512 bytes, and the file may have any of the sizes it was given.
-"""
+"""Power cuts: a run is recorded, and what must hold in every state that the host may leave behind."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
+from drivebay.blockmap import FileEdit
 from drivebay.engine.disk import Disk
 from drivebay.errors import StorageError
-from drivebay.formats.vdi import FORMAT
 from drivebay.model import Severity
-from support.disks import open_disk, open_fd, open_layer, plain_source
-from support.recording import Change, Event, Log
+from support.disks import files_of, format_of, open_disk, open_fd, open_layer, plain_source
+from support.memory_files import MemoryFiles, files_made_by
+from support.power_cut import State, crash_states
+from support.recording import Event, Log
 from support.shadow import ShadowDisk
-from support.timeline import SECTOR, Timeline, step_over
+from support.timeline import Timeline, step_over
 
-_ALL = "all of it"
-_NONE = "nothing of it"
-_TORN = "a torn subset"
+_OTHER_TOOLS_OVERWRITE = "counter-low"
 
 
 @dataclass
 class Recording:
-    """A run: the chain, the top's bytes before it, all that reached the file, and the guest's steps."""
+    """A run: the chain, the top's files before it, all that reached them, and the guest's steps."""
 
     paths: Sequence[Path]
-    before: bytes
+    before: Mapping[str, bytes]
     events: list[Event]
     timeline: Timeline
 
-
-class State(NamedTuple):
-    """The image file after a power cut behind ``cut`` events."""
-
-    cut: int
-    how: str
-    image: bytearray
+    def states(self, seed: int, torn: int) -> Iterator[State]:
+        """As `crash_states`."""
+        return crash_states(self.before, self.events, seed, torn)
 
 
 Script = Callable[["Guest"], None]
 
 
 class Guest:
-    """Does the steps of a script to a shadowed disk, and notes in the timeline when each ran."""
+    """Does the steps of a script to a shadowed disk, and notes in the timeline when each ran.
 
-    def __init__(self, shadow: ShadowDisk, log: Log, timeline: Timeline) -> None:
+    ``block`` is what the script takes for the image's blocks; the disk has six of them.
+    """
+
+    def __init__(self, shadow: ShadowDisk, log: Log, timeline: Timeline, block: int) -> None:
+        self.block = block
         self._shadow = shadow
         self._log = log
         self._timeline = timeline
@@ -84,101 +75,18 @@ class Guest:
         self._timeline.steps.append(dataclasses.replace(done, flushes=flushes))
 
 
-def record(paths: Sequence[Path], content: bytearray, script: Script) -> Recording:
+def record(paths: Sequence[Path], content: bytearray, script: Script, block: int) -> Recording:
     """Run ``script`` on the chain."""
-    before = paths[0].read_bytes()
+    before = {str(file): file.read_bytes() for file in files_of(paths[0])}
     log = Log()
     timeline = Timeline(content)
     with open_disk(paths, source=log.source) as disk:
-        script(Guest(ShadowDisk(disk, content), log, timeline))
+        script(Guest(ShadowDisk(disk, content), log, timeline, block))
         start = len(log.events)
     closing = step_over(content, 0, 0, start, len(log.events))
     timeline.steps.append(dataclasses.replace(closing, flushes=True))
-    assert {event.path for event in log.events} == {str(paths[0])}
+    assert {event.path for event in log.events} <= set(before)
     return Recording(paths, before, log.events, timeline)
-
-
-def crash_states(recording: Recording, seed: int, torn: int) -> Iterator[State]:
-    """For every prefix of the events: all of the open interval, nothing of it, and ``torn`` subsets."""
-    draw = random.Random(seed)
-    numbers = np.random.default_rng(seed)
-    durable = bytearray(recording.before)
-    pending: list[Event] = []
-    events = _in_sectors(recording.before, recording.events)
-    for cut in range(len(events) + 1):
-        if cut and events[cut - 1].change is Change.SYNC:
-            durable = _applied(durable, pending)
-            pending = []
-        elif cut:
-            pending.append(events[cut - 1])
-        yield State(cut, _ALL, _applied(durable, pending))
-        if pending:
-            yield State(cut, _NONE, bytearray(durable))
-            for _ in range(torn):
-                yield State(cut, _TORN, _torn(durable, pending, draw, numbers))
-
-
-def _in_sectors(before: bytes, events: Sequence[Event]) -> list[Event]:
-    """The same events over whole sectors: hosts change a part of a sector by writing all of it."""
-    image = bytearray(before)
-    result = []
-    for event in events:
-        image = _applied(image, [event])
-        start, end = event.offset, event.offset + event.length
-        if event.change in (Change.WRITE, Change.ZERO) and (start % SECTOR or end % SECTOR):
-            start, end = start - start % SECTOR, min(end + -end % SECTOR, len(image))
-            event = Event(Change.WRITE, event.path, start, end - start, bytes(image[start:end]))
-        result.append(event)
-    return result
-
-
-def _applied(image: bytearray, events: Sequence[Event]) -> bytearray:
-    result = bytearray(image)
-    for event in events:
-        end = event.offset + event.length
-        result.extend(bytes(max(end - len(result), 0)))
-        if event.change is not Change.EXTEND:
-            result[event.offset : end] = event.data or bytes(event.length)
-    return result
-
-
-def _torn(
-    image: bytearray, events: Sequence[Event], draw: random.Random, numbers: np.random.Generator
-) -> bytearray:
-    sizes = [len(image)] + [event.offset + event.length for event in events]
-    most = max(sizes)
-    size = draw.choice([size for size in sizes if size >= len(image)])
-    result = bytearray(image).ljust(most, b"\0")
-    keep = draw.choice((0.2, 0.5, 0.8))
-    for event in events:
-        if event.change is Change.EXTEND or draw.random() >= keep:
-            continue
-        _tear(result, event, draw, numbers)
-    del result[size:]
-    return result
-
-
-def _tear(image: bytearray, event: Event, draw: random.Random, numbers: np.random.Generator) -> None:
-    count = -(-event.length // SECTOR)
-    kind = draw.randrange(3)
-    border = draw.randrange(count + 1)
-    chosen: npt.NDArray[np.bool_]
-    if kind == 0:
-        chosen = np.ones(count, np.bool_)
-    elif kind == 1:
-        chosen = (np.arange(count) < border) == draw.choice((True, False))
-    else:
-        chosen = numbers.random(count) < draw.random()
-    data = event.data or bytes(event.length)
-    for low, high in _runs(chosen):
-        part = data[low * SECTOR : high * SECTOR]
-        start = event.offset + low * SECTOR
-        image[start : start + len(part)] = part
-
-
-def _runs(chosen: npt.NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-    edges = np.flatnonzero(np.diff(np.concatenate(([0], chosen.astype(np.int8), [0]))))
-    return zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
 
 
 class Examiner:
@@ -186,88 +94,115 @@ class Examiner:
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
+        self._top = str(recording.paths[0])
+        self._kind = format_of(self._top)
         self.examined = 0
 
     def damage(self, state: State) -> str | None:
         """What the power cut has broken; ``None`` for no damage."""
         self.examined += 1
         try:
-            found = self._findings(state) or self._contents(state)
+            found = self._findings(state.files) or self._contents(state)
         except StorageError as error:
             found = str(error)
         return f"after {state.cut} events, {state.how}: {found}" if found else None
 
     def write_again(self, state: State) -> None:
         """The image of a crash state goes on working: writes, discards and reopens without damage."""
-        with self._open(state, writable=True) as (disk, fd):
-            content = bytearray(disk.read(0, disk.size))
-            shadow = ShadowDisk(disk, content)
-            step = len(content) // 7
-            for number, offset in enumerate(range(0, len(content) - 3000, step)):
-                shadow.write(offset, bytes([number + 1]) * 3000)
-            shadow.discard(step, len(content) // 2)
-            shadow.flush()
-            shadow.write(len(content) // 2, b"again" * 1000)
-            shadow.verify()
-            disk.flush()
-            image = bytearray(os.pread(fd, os.fstat(fd).st_size, 0))
-        with self._open(State(0, "", image), writable=False) as (disk, _):
-            ShadowDisk(disk, content).verify()
-        assert self._findings(State(0, "", image)) is None
+        files = self._made_writable(state.files)
+        with _OpenState(self._recording.paths, files, writable=True) as opened:
+            content = bytearray(opened.disk.read(0, opened.disk.size))
+            shadow = ShadowDisk(opened.disk, content)
+            _use(shadow)
+        files = opened.after
+        with _OpenState(self._recording.paths, files, writable=False) as opened:
+            ShadowDisk(opened.disk, content).verify()
+        assert self._findings(files) is None
 
-    def _open(self, state: State, *, writable: bool) -> _OpenState:
-        return _OpenState(self._recording.paths, state.image, writable=writable)
+    def _gate(self, files: Mapping[str, bytes | bytearray]) -> MemoryFiles:
+        others = {Path(path).name: data for path, data in files.items()}
+        return MemoryFiles(files[self._top], self._top, others)
 
-    def _findings(self, state: State) -> str | None:
-        gate = _Bytes(state.image, str(self._recording.paths[0]))
-        assert FORMAT.check is not None
+    def _made_writable(self, files: Mapping[str, bytearray]) -> Mapping[str, bytes | bytearray]:
+        """As `drivebay repair` does where the image demands it."""
+        layer = self._kind.open(self._gate(files))
+        if layer.plan is not None:
+            return files
+        assert self._kind.repair is not None, layer.refusal
+        for step in self._kind.repair(self._gate(files), layer):
+            assert not step.loses, step.message
+            files = self._edited(files, step.changes)
+        assert self._kind.open(self._gate(files)).plan is not None, "repaired, but not writable"
+        return files
+
+    def _edited(self, files: Mapping[str, bytes | bytearray], edits: Sequence[FileEdit]) -> dict[str, bytes]:
+        names = {"" if path == self._top else Path(path).name: path for path in files}
+        edited = files_made_by(edits, {name: files[path] for name, path in names.items()})
+        return {names[name]: data for name, data in edited.items()}
+
+    def _findings(self, files: Mapping[str, bytes | bytearray]) -> str | None:
+        gate = self._gate(files)
+        layer = self._kind.open(gate)
+        if self._kind.check is None:
+            return None
         bad = [
             finding.message
-            for finding in FORMAT.check(gate, FORMAT.open(gate))
-            if finding.severity is Severity.ERROR or finding.code == "counter-low"
+            for finding in self._kind.check(gate, layer)
+            if finding.severity is Severity.ERROR or finding.code == _OTHER_TOOLS_OVERWRITE
         ]
         return "; ".join(bad) or None
 
     def _contents(self, state: State) -> str | None:
-        with self._open(state, writable=False) as (disk, _):
-            return self._recording.timeline.fault(disk.read(0, disk.size), state.cut)
+        with _OpenState(self._recording.paths, state.files, writable=False) as opened:
+            return self._recording.timeline.fault(opened.disk.read(0, opened.disk.size), state.cut)
+
+
+def _use(shadow: ShadowDisk) -> None:
+    content = shadow.content
+    step = len(content) // 7
+    for number, offset in enumerate(range(0, len(content) - 3000, step)):
+        shadow.write(offset, bytes([number + 1]) * 3000)
+    shadow.discard(step, len(content) // 2)
+    shadow.flush()
+    shadow.write(len(content) // 2, b"again" * 1000)
+    shadow.verify()
+    shadow.flush()
 
 
 class _OpenState:
-    """A crash state as a disk, in memory."""
+    """A crash state as a disk, in memory. ``after`` are its files once it is closed."""
 
-    def __init__(self, paths: Sequence[Path], image: bytearray, *, writable: bool) -> None:
-        self._fd = os.memfd_create("crash state")
-        os.pwrite(self._fd, image, 0)
-        top = open_fd(os.dup(self._fd), str(paths[0]), writable=writable, source=plain_source)
-        parents = [open_layer(path) for path in paths[1:]]
-        self._disk = Disk([top, *parents], writable=writable)
+    def __init__(
+        self, paths: Sequence[Path], files: Mapping[str, bytes | bytearray], *, writable: bool
+    ) -> None:
+        self._paths = [str(paths[0]), *(path for path in files if path != str(paths[0]))]
+        self._fds = [_in_memory(files[path]) for path in self._paths]
+        top, *others = [os.dup(fd) for fd in self._fds]
+        names = {Path(path).name: fd for path, fd in zip(self._paths[1:], others, strict=True)}
+        layer = open_fd(top, self._paths[0], writable=writable, source=plain_source, others=names)
+        self.disk = Disk([layer, *(open_layer(path) for path in paths[1:])], writable=writable)
+        self.after: dict[str, bytes] = {}
 
-    def __enter__(self) -> tuple[Disk, int]:
-        return self._disk, self._fd
+    def __enter__(self) -> _OpenState:
+        return self
 
     def __exit__(self, *_error: object) -> None:
-        self._disk.close()
-        os.close(self._fd)
+        self.disk.close()
+        for path, fd in zip(self._paths, self._fds, strict=True):
+            self.after[path] = os.pread(fd, os.fstat(fd).st_size, 0)
+            os.close(fd)
 
 
-class _Bytes:
-    """The `Files` gate over bytes."""
-
-    def __init__(self, image: bytearray, path: str) -> None:
-        self._image = image
-        self.path = path
-        self.size = len(image)
-
-    def read(self, offset: int, length: int) -> bytes:
-        """As `Files.read`."""
-        return bytes(self._image[offset : offset + length])
+def _in_memory(data: bytes | bytearray) -> int:
+    fd = os.memfd_create("crash state")
+    os.pwrite(fd, data, 0)
+    return fd
 
 
 def damages(recording: Recording, seed: int, torn: int) -> Iterator[str]:
     """All damage in the crash states of a run."""
     examiner = Examiner(recording)
-    for state in crash_states(recording, seed, torn):
+    for state in recording.states(seed, torn):
         found = examiner.damage(state)
         if found:
             yield found

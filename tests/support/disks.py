@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from drivebay.blockmap import Layer
 from drivebay.engine.direct import DirectSource
 from drivebay.engine.disk import Disk
 from drivebay.engine.source import FileSource, OpenedLayer
@@ -13,6 +14,7 @@ from drivebay.errors import ErrorKind, StorageError
 from drivebay.model import CacheMode
 from support.images import (
     ImageSpec,
+    apply_change,
     copy_image,
     copy_sparse,
     files_of,
@@ -78,11 +80,21 @@ def open_fd(
     files = OpenFile(fd, path, flags=os.O_RDWR if writable else os.O_RDONLY, others=others)
     try:
         layer = format_of(path).open(files)
+        if layer.replay:
+            replay(fd, layer)
+            layer = format_of(path).open(files)
         taken = files.take(layer.sources)
     except BaseException:
         files.close()
         raise
     return OpenedLayer(layer, tuple(source(fd, path, writable) for fd, path in taken))
+
+
+def replay(fd: int, layer: Layer) -> None:
+    """Make the changes that the image's log still holds."""
+    for change in (change for stage in layer.replay for change in stage):
+        assert change.file == ""
+        apply_change(fd, change)
 
 
 def open_disk(

@@ -97,10 +97,11 @@ def apply_changes(path: Path, changes: Iterable[FileEdit]) -> None:
                 place = path.parent / change.file if change.file else path
                 files[change.file] = os.open(place, os.O_RDWR | os.O_CREAT, 0o644)
                 stack.callback(os.close, files[change.file])
-            _apply(files[change.file], change)
+            apply_change(files[change.file], change)
 
 
-def _apply(fd: int, change: FileEdit) -> None:
+def apply_change(fd: int, change: FileEdit) -> None:
+    """Make one change to the file in ``fd``."""
     if isinstance(change, FileCut):
         os.ftruncate(fd, change.size)
     elif isinstance(change, FileExtent):
