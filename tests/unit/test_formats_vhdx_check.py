@@ -87,6 +87,7 @@ BAD_ENTRIES = [
     ({3: PRESENT}, 0, "state", 3),
     ({1: DATA + MIB | PRESENT}, 1, "outside", 1),
     ({1: 1 << 60 | PRESENT}, 0, "outside", 1),
+    ({1: 2**64 - MIB | PRESENT}, 0, "outside", 1),
     ({0: DATA | PRESENT, 3: DATA | PRESENT}, 1, "overlap", 3),
     ({1: LOG | PRESENT}, 0, "overlap", 1),
     ({1: BAT | PRESENT}, 0, "overlap", 1),

@@ -71,7 +71,7 @@ def check(files: Files, _layer: Layer) -> Iterator[Finding]:
             tally.add(faults)
     for tally in tallies:
         yield from tally.findings(parts)
-    unused = int((~scan.used).sum())
+    unused = len(scan.used) - int(np.count_nonzero(scan.used))
     if unused:
         yield Finding(
             Severity.NOTE, "unused", f"{unused * MIB} bytes of the file belong to no block or region"

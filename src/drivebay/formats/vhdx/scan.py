@@ -78,7 +78,7 @@ class BatScan:
         present = payload & (states == FULLY_PRESENT) | partial & self._metadata.has_parent
         good_bitmap = bitmap & (states == FULLY_PRESENT) & (offsets > 0)
         bad_bitmap = bitmap & ~good_bitmap & (states != NOT_PRESENT)
-        outside = (present | good_bitmap) & (offsets * MIB + self._sizes(first, rows.shape) > self._size)
+        outside = (present | good_bitmap) & (offsets > (self._size - self._sizes(first, rows.shape)) // MIB)
         overlap = np.zeros(rows.shape, np.bool_)
         good_bitmap &= ~outside
         overlap[good_bitmap] = self._take(offsets[good_bitmap], MIB)
