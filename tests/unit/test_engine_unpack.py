@@ -181,6 +181,18 @@ def test_a_packed_entry_is_read_behind_its_header_and_within_its_size(place: Fil
         Unpacker().block(place, entry, 512, LENGTH, size=12 + len(packed) - 1)
 
 
+@pytest.mark.parametrize("codec", [Codec.DEFLATE, Codec.ZLIB, Codec.ZSTD])
+@pytest.mark.parametrize("packed_length", [LENGTH, 5120, 6000])
+def test_a_last_block_is_packed_whole_or_in_part(place: FileSource, codec: Codec, packed_length: int) -> None:
+    place.write(pack(codec, content()[:packed_length]), 0)
+    entry = PackedEntry(codec, mask=-1, longest=2 * LENGTH)
+    assert Unpacker().block(place, entry, 0, 5120, most=LENGTH) == content()[:5120]
+    with pytest.raises(StorageError, match="instead of"):
+        Unpacker().block(place, entry, 0, packed_length + 1, most=2 * LENGTH)
+    with pytest.raises(StorageError, match="more bytes"):
+        Unpacker().block(place, entry, 0, 4096, most=5000)
+
+
 def test_a_block_behind_the_file_is_corrupt(place: FileSource) -> None:
     run = PackedRun(0, 512, 1 << 40, 100, Codec.ZLIB)
     with pytest.raises(StorageError, match="behind the file's end") as caught:

@@ -88,12 +88,12 @@ _UNPACK: dict[Codec, Callable[[bytes, int], bytes]] = {
 }
 
 
-def unpack(codec: Codec, data: bytes, length: int) -> bytes:
-    """The ``length`` bytes that ``data`` begins with a packed form of.
+def unpack(codec: Codec, data: bytes, length: int, most: int) -> bytes:
+    """The first ``length`` bytes of what ``data`` begins with a packed form of: ``most`` bytes at most.
 
     Raises one of `ERRORS`, whose text says what "it" (the packed data) does wrong.
     """
-    result = _UNPACK[codec](data, length)
+    result = _UNPACK[codec](data, most)
     if len(result) < length:
         raise ValueError(f"it unpacks to {len(result)} bytes instead of {length}")
-    return result
+    return result[:length]

@@ -98,9 +98,10 @@ class Reader:
             return run.start, memoryview(self._unpacker.block(source, run, run.offset, run.length))
         assert isinstance(segment, Table)
         assert segment.packed is not None
-        # The last block may be packed as long as the disk still is.
+        # The last block may be packed whole, or as far as the disk goes.
         begin, length = segment.span((position - segment.start) // segment.block)
-        return begin, memoryview(self._unpacker.block(source, segment.packed, where, length))
+        block = self._unpacker.block(source, segment.packed, where, length, most=segment.block)
+        return begin, memoryview(block)
 
 
 def corrupt_block(path: str, position: int) -> StorageError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from typing import NamedTuple
 
 from drivebay.blockmap import Codec, PackedEntry, PackedRun
 from drivebay.engine.codecs import ERRORS, unpack
@@ -34,18 +35,20 @@ class Unpacker:
         offset: int,
         length: int,
         *,
+        most: int | None = None,
         size: int | None = None,
     ) -> bytes:
-        """The ``length`` unpacked bytes of the packed record at byte ``offset`` of ``source``.
+        """The first ``length`` unpacked bytes of the packed record at byte ``offset`` of ``source``.
 
-        ``length`` is all that the record unpacks to. For a `PackedRun`, the offset is the run's. For a
+        The record unpacks to ``most`` bytes at most (``None``: to exactly ``length``): a disk's last block
+        may be packed whole, or as far as the disk goes. For a `PackedRun`, the offset is the run's. For a
         `PackedEntry`, ``size`` are the bytes that the record may take, header included, if the entry says
         it. Raises StorageError: CORRUPT where the record holds something else, IO where it can't be read.
         """
         key = (source, offset, length, packed.codec)
         found = self._look_up(key)
         if found is None:
-            found = _unpack(source, packed, offset, length, size)
+            found = _unpack(_Record(source, packed, offset, size), length, most or length)
             self._keep(key, found)
         return found
 
@@ -68,32 +71,41 @@ class Unpacker:
                 self._held -= len(self._cached.popitem(last=False)[1])
 
 
-def _unpack(
-    source: FileSource, packed: PackedEntry | PackedRun, offset: int, length: int, size: int | None
-) -> bytes:
-    data = _read(source, offset, _taken(packed, size), length)
-    if isinstance(packed, PackedEntry):
-        data = data[packed.header :]
+class _Record(NamedTuple):
+    """Where packed bytes lie, and how many they may be."""
+
+    source: FileSource
+    packed: PackedEntry | PackedRun
+    offset: int
+    size: int | None
+
+    @property
+    def longest(self) -> int:
+        """The bytes that it may take in the file."""
+        if isinstance(self.packed, PackedRun):
+            return self.packed.size
+        longest = self.packed.header + self.packed.longest
+        return longest if self.size is None else min(self.size, longest)
+
+
+def _unpack(record: _Record, length: int, most: int) -> bytes:
+    data = _read(record, most)
+    if isinstance(record.packed, PackedEntry):
+        data = data[record.packed.header :]
+    codec = record.packed.codec
     try:
-        return unpack(packed.codec, data, length)
+        return unpack(codec, data, length, most)
     except ERRORS as error:
-        what = str(error) or "it is damaged"
-        raise _corrupt(source, packed.codec, offset, what) from error
+        what = f"the compressed block ({codec.value}) is damaged: {str(error) or 'nothing can be read'}"
+        raise _corrupt(record, what) from error
 
 
-def _taken(packed: PackedEntry | PackedRun, size: int | None) -> int:
-    if isinstance(packed, PackedRun):
-        return packed.size
-    longest = packed.header + packed.longest
-    return longest if size is None else min(size, longest)
-
-
-def _read(source: FileSource, offset: int, size: int, length: int) -> bytes:
+def _read(record: _Record, most: int) -> bytes:
     """The packed bytes, as far as the file and reason go."""
-    there = min(size, source.size - offset, 2 * length + _SLACK)
-    if there <= 0 < size:
-        message = f"the compressed block lies behind the file's end (byte {source.size})"
-        raise _refusal(source, offset, message)
+    source, offset = record.source, record.offset
+    there = min(record.longest, source.size - offset, 2 * most + _SLACK)
+    if there <= 0 < record.longest:
+        raise _corrupt(record, f"the compressed block lies behind the file's end (byte {source.size})")
     buffer = bytearray(max(there, 0))
     try:
         source.read_into(memoryview(buffer), offset)
@@ -102,15 +114,11 @@ def _read(source: FileSource, offset: int, size: int, length: int) -> bytes:
     return bytes(buffer)
 
 
-def _corrupt(source: FileSource, codec: Codec, offset: int, what: str) -> StorageError:
-    return _refusal(source, offset, f"the compressed block ({codec.value}) is damaged: {what}")
-
-
-def _refusal(source: FileSource, offset: int, message: str) -> StorageError:
+def _corrupt(record: _Record, what: str) -> StorageError:
     return StorageError(
         ErrorKind.CORRUPT,
-        f"{message}; restore this part of the image from a copy",
-        path=source.path,
-        offset=offset,
+        f"{what}; restore this part of the image from a copy",
+        path=record.source.path,
+        offset=record.offset,
         operation="read",
     )
