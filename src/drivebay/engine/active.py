@@ -6,6 +6,7 @@ from drivebay.blockmap import Journal as JournalKind
 from drivebay.blockmap import Table, WritePlan
 from drivebay.engine.active_table import ActiveTable
 from drivebay.engine.epoch import Committer
+from drivebay.engine.first_write import FirstWrites
 from drivebay.engine.journal import Journal, OrderedJournal
 from drivebay.engine.metadata import MetadataFiles
 from drivebay.engine.shared import Shared
@@ -33,6 +34,7 @@ class ActiveLayer:
         ]
         self.committer = Committer(shared, plan, tables, self._files, _journal(plan, self._files))
         self.writer = Writer(shared, self.committer, plan, tables)
+        self.first_writes = FirstWrites(shared, self.committer, self.writer, plan, tables)
 
     @property
     def poisoned(self) -> bool:

@@ -7,7 +7,7 @@ the disk's lock once a batch, nothing allocated that is not needed. Measure afte
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from drivebay.blockmap import BlockState
 from drivebay.engine.decode import SPLIT_ENTRY
@@ -88,9 +88,15 @@ def _read_across(page_map: PageMap, offset: int, view: memoryview) -> Outcome:
 
 
 def write_batch(
-    page_map: PageMap, tags: frozenset[int], requests: Sequence[tuple[int, memoryview]]
+    page_map: PageMap,
+    tags: frozenset[int],
+    first_write: Callable[[int, memoryview], bool],
+    requests: Sequence[tuple[int, memoryview]],
 ) -> list[Outcome]:
-    """Write in place what lies in blocks tagged with one of ``tags``; the disk's lock is held."""
+    """Write in place what lies in blocks tagged with one of ``tags``; the disk's lock is held.
+
+    ``first_write`` writes a block that has no place yet, if it can.
+    """
     shift, granule, size = page_map.shift, page_map.granule, page_map.size
     mask = granule - 1
     page_of = page_map.pages.get
@@ -110,7 +116,8 @@ def write_batch(
         entry = page[offset >> shift & _PAGE_MASK]
         tag = entry >> TAG_SHIFT
         if tag not in tags:
-            add(_write_across(page_map, tags, offset, view) if entry == SPLIT_ENTRY else LATER)
+            across = entry == SPLIT_ENTRY and _write_across(page_map, tags, offset, view) is DONE
+            add(DONE if across or first_write(offset, view) else LATER)
             continue
         position = ((entry & OFFSET_MASK) << UNIT_SHIFT) + within
         try:

@@ -233,7 +233,7 @@ class Disk:
             active = self._active
             if active is None or self._holds_batches() or not active.ready:
                 return [LATER] * len(requests)
-            outcomes = batch.write_batch(self._map, active.writer.tags, requests)
+            outcomes = batch.write_batch(self._map, active.writer.tags, active.first_writes.write, requests)
             active.committer.epoch.dirty = True
         lengths = _done_lengths(requests, outcomes)
         self._stats.writes += len(lengths)

@@ -43,9 +43,9 @@ class EofSpace:
         table, path = self._table, self._source.path
         none = np.zeros(0, np.uint64)
         blocks = np.concatenate([none, *used_offsets(table, self._source, self._data)])
-        if (blocks < self._plan.first).any():
+        if (blocks < self._plan.first + self._plan.lead).any():
             raise unsafe_table(path, table, "points into the image's own tables")
-        taken = [(blocks, table.block)]
+        taken = [(blocks - np.uint64(self._plan.lead), table.block + self._plan.lead)]
         if self._source is self._data:
             taken += table_places(table, self._source)
         if _overlap(taken):

@@ -30,7 +30,12 @@ class Operations:
     def oldest(self) -> int:
         """The number of the oldest operation under way; that of the next one where there is none."""
         with self._changed:
-            return next(iter(self._active), self._next)
+            return self.oldest_under_way
+
+    @property
+    def oldest_under_way(self) -> int:
+        """The same; the disk's lock is held."""
+        return next(iter(self._active), self._next)
 
     @contextmanager
     def under_way(self, *, writes: bool) -> Iterator[None]:

@@ -7,10 +7,8 @@ old mapping until the new block's data is written.
 from __future__ import annotations
 
 import time
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
 
 from drivebay.blockmap import BlockState, WritePlan
 from drivebay.engine.active_table import ActiveTable
@@ -20,37 +18,21 @@ from drivebay.engine.pagemap import Piece, part_of
 from drivebay.engine.reader import corrupt_block
 from drivebay.engine.shared import Shared
 from drivebay.engine.source import Buffer, FileSource
+from drivebay.engine.targets import NO_TABLE, Target, Targets
 from drivebay.errors import ErrorKind, StorageError, from_os_error
 
 _COPY_CHUNK = 1 << 20
-_LINEAR_CHUNK = 1 << 30
 _RECLAIM_POLL = 0.02  # seconds
 _RECLAIM_SECONDS = 30.0
-_NO_TABLE = -1
 _BYTES = frozenset({BlockState.DATA, BlockState.PACKED})  # states that have bytes somewhere
 
 
-class _Target(NamedTuple):
-    """A range within one block, or within a part of the disk that has no table.
-
-    ``begin`` and ``block_length`` say where the whole block lies on the disk.
-    """
-
-    position: int
-    length: int
-    table: int
-    block: int
-    begin: int
-    block_length: int
-
-    @property
-    def place(self) -> Place:
-        """Which block it is."""
-        return self.table, self.block
-
-
 class Writer:
-    """Writes to the active layer; safe for many threads, within an operation that writes."""
+    """Writes to the active layer; safe for many threads, within an operation that writes.
+
+    ``tags`` are those of map entries that may be written in place; ``in_flight`` are the blocks that
+    somebody is giving new space to, guarded by the disk's lock.
+    """
 
     def __init__(
         self, shared: Shared, committer: Committer, plan: WritePlan, tables: Sequence[ActiveTable]
@@ -63,8 +45,8 @@ class Writer:
         self._committer = committer
         self._plan = plan
         self._tables = tables
-        self._starts = [active.table.start for active in tables]
-        self._in_flight: set[Place] = set()
+        self._targets = Targets(tables)
+        self.in_flight: set[Place] = set()
         self._top = self._map.layers[0]
         self.tags = frozenset(
             pack(BlockState.DATA, self._top.first_source + i, in_place=True) >> TAG_SHIFT
@@ -73,7 +55,7 @@ class Writer:
 
     def write(self, offset: int, view: memoryview) -> None:
         """Write ``view`` at virtual ``offset``."""
-        for target in self._targets(offset, len(view)):
+        for target in self._targets.over(offset, len(view)):
             at = target.position - offset
             self._write_piece(target, view[at : at + target.length])
 
@@ -83,7 +65,7 @@ class Writer:
         ``unmap``: give allocated space back; ``hide``: also mark whole blocks that read as zeros only
         because no layer has them.
         """
-        for target in self._targets(offset, length):
+        for target in self._targets.over(offset, length):
             self._zero_piece(target, unmap=unmap, hide=hide)
 
     def zero_is_fast(self, offset: int, length: int) -> bool:
@@ -94,32 +76,12 @@ class Writer:
                 piece.state in _BYTES and piece.tag not in self.tags
                 for piece in self._reader.pieces(target.position, target.length)
             )
-            for target in self._targets(offset, length)
+            for target in self._targets.over(offset, length)
         )
 
-    def _targets(self, offset: int, length: int) -> Iterator[_Target]:
-        """A range cut at the ends of blocks."""
-        end = offset + length
-        while offset < end:
-            target = self._target(offset, end)
-            yield target
-            offset += target.length
-
-    def _target(self, position: int, end: int) -> _Target:
-        number = bisect_right(self._starts, position) - 1
-        if number >= 0:
-            table = self._tables[number].table
-            if position < table.start + table.length:
-                block = (position - table.start) // table.block
-                begin, length = table.span(block)
-                return _Target(position, min(end, begin + length) - position, number, block, begin, length)
-        limit = min([position + _LINEAR_CHUNK, end, *self._starts[number + 1 : number + 2]])
-        return _Target(position, limit - position, _NO_TABLE, 0, position, limit - position)
-
-    def _markable(self, target: _Target) -> bool:
+    def _markable(self, target: Target) -> bool:
         """Whether the target is a whole block that its table can mark as zeros."""
-        whole = (target.position, target.length) == (target.begin, target.block_length)
-        return whole and target.table != _NO_TABLE and self._plan.zero is not None
+        return target.whole and self._plan.zero is not None
 
     def _in_place(self, position: int, length: int) -> list[Piece] | None:
         pieces = list(self._map.pieces(position, length))
@@ -129,17 +91,17 @@ class Writer:
         return pieces if all(piece.tag in self.tags for piece in pieces) else None
 
     @contextmanager
-    def _claimed(self, target: _Target) -> Iterator[list[Piece] | None]:
+    def _claimed(self, target: Target) -> Iterator[list[Piece] | None]:
         """Pieces to write in place, or ``None`` with the block claimed for allocation."""
         while True:
             self._reader.load(target.position, target.length)
             try:
                 pieces = self._in_place(target.position, target.length)
-                if pieces is None and target.place in self._in_flight:
+                if pieces is None and target.place in self.in_flight:
                     self._operations.pause()  # whoever allocates the block may wait for older operations
                     continue
                 if pieces is None:
-                    self._in_flight.add(target.place)
+                    self.in_flight.add(target.place)
                 break
             finally:
                 self._changed.release()
@@ -148,10 +110,10 @@ class Writer:
         finally:
             if pieces is None:
                 with self._changed:
-                    self._in_flight.discard(target.place)
+                    self.in_flight.discard(target.place)
                     self._changed.notify_all()
 
-    def _write_piece(self, target: _Target, view: memoryview) -> None:
+    def _write_piece(self, target: Target, view: memoryview) -> None:
         with self._claimed(target) as pieces:
             if pieces is None:
                 self._write_new_block(target, view)
@@ -172,9 +134,9 @@ class Writer:
         with self._changed:
             self._committer.epoch.dirty = True
 
-    def _write_new_block(self, target: _Target, view: memoryview | None) -> None:
+    def _write_new_block(self, target: Target, view: memoryview | None) -> None:
         """Give the block new space and write to it; no view means zeros."""
-        if target.table == _NO_TABLE:
+        if target.table == NO_TABLE:
             raise StorageError(
                 ErrorKind.READ_ONLY,
                 f"the image has no place for data at {target.position}: this part of it can't be written",
@@ -202,13 +164,13 @@ class Writer:
         freed = self._old_entry(target, before)
         self._enter(target, entry, active.data_value(offset), freed, active.table.block)
 
-    def _old_entry(self, target: _Target, pieces: Sequence[Piece]) -> int | None:
+    def _old_entry(self, target: Target, pieces: Sequence[Piece]) -> int | None:
         """The raw entry of a block that has bytes in the active layer."""
         if any(piece.state in _BYTES and self._top.owns(piece.source) for piece in pieces):
             return self._committer.raw(target.table, target.block)
         return None
 
-    def _enter(self, target: _Target, entry: int, value: int, freed: int | None, new_bytes: int) -> None:
+    def _enter(self, target: Target, entry: int, value: int, freed: int | None, new_bytes: int) -> None:
         """From now on the block is what ``entry`` says."""
         self._reader.load(target.begin, target.block_length)
         try:
@@ -259,7 +221,7 @@ class Writer:
                 self._put(source, view, shift + start)
                 self._stats.copy_ups += start == low
 
-    def _zero_piece(self, target: _Target, *, unmap: bool, hide: bool) -> None:
+    def _zero_piece(self, target: Target, *, unmap: bool, hide: bool) -> None:
         if self._markable(target) and self._zero_block(target, unmap=unmap, hide=hide):
             return
         for piece in self._reader.pieces(target.position, target.length):
@@ -272,7 +234,7 @@ class Writer:
                 else:
                     self._zero_in_place(pieces, unmap=unmap)
 
-    def _zero_block(self, target: _Target, *, unmap: bool, hide: bool) -> bool:
+    def _zero_block(self, target: Target, *, unmap: bool, hide: bool) -> bool:
         """Zero a whole block through its entry; false where its bytes must be zeroed instead."""
         with self._claimed(target) as pieces:
             if pieces is not None:
@@ -286,7 +248,7 @@ class Writer:
                 self._enter(target, self._top.zero_entry(), value, self._old_entry(target, before), 0)
             return True
 
-    def _drop_block(self, target: _Target) -> None:
+    def _drop_block(self, target: Target) -> None:
         """Let a block of the active layer become zeros, and its space free after the commit."""
         active = self._tables[target.table]
         self._reader.load(target.position, target.length)
