@@ -10,12 +10,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from fuzz.seeds import Seed
 from fuzz.worker import FOLDER, SECONDS, Job, Report, build, work
 
-_HARD_LIMIT = 2 * SECONDS  # for an attempt that doesn't even hear its alarm
+_HARD_LIMIT = 10 * SECONDS  # by the clock: for an attempt that waits, or doesn't hear its alarm
 _ATTEMPTS_EACH = 300  # by one process: so that what it leaks doesn't count against a later attempt
 _NOTE = "finding.txt"
 
@@ -58,19 +59,22 @@ class Campaign:
         try:
             for _ in range(_ATTEMPTS_EACH):
                 job = next(jobs)
-                if not self._attempt(job, ours, process.pid or 0) or time.monotonic() > end:
+                if not self._attempt(job, ours, process) or time.monotonic() > end:
                     break
         finally:
             process.kill()
             process.join()
             ours.close()
 
-    def _attempt(self, job: Job, pipe: Connection, pid: int) -> bool:
+    def _attempt(self, job: Job, pipe: Connection, process: SpawnProcess) -> bool:
         """Whether the process can go on."""
         report = _ask(pipe, job)
         if report is None:
-            self._found(job, Report("died", f"process {pid} died or hung for {_HARD_LIMIT} seconds\n", []))
-            return False
+            process.join(1)
+            how = (
+                f"hung for {_HARD_LIMIT} seconds" if process.is_alive() else f"ended with {process.exitcode}"
+            )
+            report = Report("died", f"the process {how}", [])
         self.outcomes[report.outcome] += 1
         self.formats[job.seed.format] += 1
         if report.finding:

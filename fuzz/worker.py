@@ -19,7 +19,7 @@ from fuzz.attempt import CANARY, ViolationError, attempt
 from fuzz.mutation import damage, metadata_of
 from fuzz.seeds import Seed
 
-SECONDS = 20  # for one attempt, on a busy machine
+SECONDS = 20  # of the processor's time, for one attempt
 _MEMORY = 768 << 20  # bytes beyond what the process has before its first attempt
 FOLDER = "image"  # of the damaged image, in the scratch folder
 _OUTSIDE = "outside/canary.raw"
@@ -63,7 +63,7 @@ def work(jobs: Connection, scratch: Path) -> None:
 
 def bound() -> None:
     """From now on, an attempt has its time, and this process only so much more memory."""
-    signal.signal(signal.SIGALRM, _on_alarm)
+    signal.signal(signal.SIGPROF, _on_alarm)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + _MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -123,7 +123,7 @@ def _words(scratch: Path) -> tuple[bytes, ...]:
 
 def use(image: Path, name: str, damages: list[str]) -> Report:
     """One attempt, within its time; the same ``name`` does the same to the image."""
-    signal.alarm(SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     opened = _descriptors()
     try:
         outcome = attempt(image, random.Random(f"{name}: use"))
@@ -135,7 +135,7 @@ def use(image: Path, name: str, damages: list[str]) -> Report:
     except BaseException as error:
         return Report(type(error).__name__, traceback.format_exc(), damages)
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def _descriptors() -> int:
