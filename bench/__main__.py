@@ -6,7 +6,6 @@ import resource
 import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bench.groups import GROUPS, measure_group
 from bench.machine import machine_facts
 from bench.peers import missing_tools
+from bench.place import default_place, place_fact
 from bench.plan import FULL, GIB, QUICK, TIB, Plan
 from bench.report import Table, append
 from bench.rounds import Results
@@ -37,7 +37,7 @@ def main(
     ] = False,
     no_append: Annotated[bool, typer.Option("--no-append", help="Do not write to BENCHMARKS.md.")] = False,
     folder: Annotated[
-        Path | None, typer.Option(help="Where the images lie during the run; the temp folder if not given.")
+        Path | None, typer.Option(help="Where the images lie during the run; in memory if there is room.")
     ] = None,
 ) -> None:
     """Compare drivebay with the NBD servers of QEMU and nbdkit on this machine."""
@@ -46,10 +46,11 @@ def main(
     _require_tools()
     signal.signal(signal.SIGTERM, _interrupt)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # qemu-storage-daemon 7.2 aborts at the end
-    place = folder or Path(tempfile.gettempdir())
-    facts = machine_facts()
+    wanted = QUICK if quick else FULL
+    place = folder or default_place(wanted.space)
+    facts = (*machine_facts(), place_fact(place))
     results = Results()
-    plan = _fitting(QUICK if quick else FULL, place, console)
+    plan = _fitting(wanted, place, console)
     tables = [*_measure(names, plan, place, results, console), verdict_table(results)]
     _show(tables, facts, results, console)
     if not (quick or no_append):
