@@ -32,6 +32,7 @@ SCRIPTS: dict[str, Script] = {
     "reuse": reuse,
     "zeros": zeros,
     "anything": anything(1),
+    "anything else": anything(2),
 }
 TORN = 2
 WRITE_AGAIN_EVERY = 97

@@ -6,45 +6,54 @@ import errno
 import itertools
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from drivebay.errors import ErrorKind
 from drivebay.model import Severity
 from support.chains import build_chain
-from support.disks import KIB, MIB, ImageSpec, copy_sparse, findings, open_disk
+from support.crash_cases import BLOCKS, CrashCase, crash_cases
+from support.disks import KIB, MIB, ImageSpec, copy_image, findings, open_disk
 from support.faulty import Fault, Operation
+from support.images import make_writable
 from support.shadow import ShadowDisk
 from support.stubborn import Request, StubbornGuest
 
 BLOCK = 512 * KIB
-SIZE = 6 * BLOCK
-CHAINS = {
-    "dynamic": (ImageSpec(SIZE, BLOCK),),
-    "fixed": (ImageSpec(SIZE, BLOCK, "fixed"),),
-    "differencing": (ImageSpec(SIZE - 3 * KIB, MIB), ImageSpec(SIZE, BLOCK)),
-}
-SCRIPT = (
-    Request("write", BLOCK - 4096, 8192, 1),
-    Request("read"),
-    Request("write", 3 * BLOCK, BLOCK, 2),
-    Request("flush"),
-    Request("write", 3 * BLOCK + 512, 1024, 3),
-    Request("zero", 2 * BLOCK + 512, 4096),
-    Request("discard", BLOCK, BLOCK),
-    Request("write", 4 * BLOCK, 4096, 4, fua=True),
-    Request("write", 5 * BLOCK, 2048, 5),
-    Request("zero", 3 * BLOCK, BLOCK, unmap=False),
-    Request("flush"),
-    Request("write", BLOCK + 4096, 4096, 6),
-    Request("read"),
-    Request("zero", 0, 2 * BLOCK),
-    Request("read"),
-    Request("write", 512, 512, 7),
-    Request("discard", 4 * BLOCK - 2048, BLOCK),
-    Request("flush"),
-    Request("write", 4096, 512, 8, fua=True),
+SIZE = BLOCKS * BLOCK
+VDI_CASES = (
+    CrashCase("vdi-fixed", (ImageSpec(SIZE, BLOCK, "fixed"),), BLOCK),
+    CrashCase("vdi-differencing", (ImageSpec(SIZE - 3 * KIB, MIB), ImageSpec(SIZE, BLOCK)), BLOCK),
 )
+CASES = [*(case for case in crash_cases() if case.name != "vdi-512k-child"), *VDI_CASES]
+
+
+def script_of(block: int) -> tuple[Request, ...]:
+    """New blocks, in place, dropped and zeroed ones, with flushes between."""
+    return (
+        Request("write", block - 4096, 8192, 1),
+        Request("read"),
+        Request("write", 3 * block, block, 2),
+        Request("flush"),
+        Request("write", 3 * block + 512, 1024, 3),
+        Request("zero", 2 * block + 512, 4096),
+        Request("discard", block, block),
+        Request("write", 4 * block, 4096, 4, fua=True),
+        Request("write", 5 * block, 2048, 5),
+        Request("zero", 3 * block, block, unmap=False),
+        Request("flush"),
+        Request("write", block + 4096, 4096, 6),
+        Request("read"),
+        Request("zero", 0, 2 * block),
+        Request("read"),
+        Request("write", 512, 512, 7),
+        Request("discard", 4 * block - 2048, block),
+        Request("flush"),
+        Request("write", 4096, 512, 8, fua=True),
+    )
+
+
 FAULTS = (
     (Operation.READ, errno.EIO, ErrorKind.IO),
     (Operation.WRITE, errno.EIO, ErrorKind.IO),
@@ -58,24 +67,33 @@ FAULTS = (
 MOST = 400
 
 
-@pytest.fixture(params=CHAINS)
-def template(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[list[Path], bytes]:
+class Template(NamedTuple):
     """A chain whose top has a hole: a unit that was used once and is free."""
+
+    paths: list[Path]
+    content: bytes
+    block: int
+
+
+@pytest.fixture(params=CASES, ids=str)
+def template(request: pytest.FixtureRequest, tmp_path: Path) -> Template:
+    """Each case's chain."""
     folder = tmp_path / "template"
     folder.mkdir()
-    paths, content = build_chain(folder, CHAINS[request.param], seed=4)
+    case = request.param
+    paths, content = build_chain(folder, case.specs, seed=4)
     with open_disk(paths) as disk:
         shadow = ShadowDisk(disk, content)
-        shadow.write(0, b"used" * (SIZE // 4))
+        shadow.write(0, b"used" * (len(content) // 4))
         shadow.flush()
-        shadow.discard(0, BLOCK)
-    return paths, bytes(content)
+        shadow.discard(0, case.block)
+    return Template(paths, bytes(content), case.block)
 
 
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
 @pytest.mark.parametrize(("operation", "code", "kind"), FAULTS)
 def test_no_fault_does_damage(
-    template: tuple[list[Path], bytes],
+    template: Template,
     tmp_path: Path,
     operation: Operation,
     code: int,
@@ -93,14 +111,14 @@ def test_no_fault_does_damage(
         assert number < MOST
 
 
-def _run(template: tuple[list[Path], bytes], folder: Path, fault: Fault, kind: ErrorKind) -> None:
+def _run(template: Template, folder: Path, fault: Fault, kind: ErrorKind) -> None:
     name = f"{fault.operation.value} {fault.number}"
-    paths = [copy_sparse(path, folder) for path in template[0]]
+    paths = [copy_image(path, folder) for path in template.paths]
     parents = [path.read_bytes() for path in paths[1:]]
     disk = open_disk(paths, source=fault.source)
-    guest = StubbornGuest(disk, template[1])
+    guest = StubbornGuest(disk, template.content)
     try:
-        guest.run(SCRIPT, fault.heal)
+        guest.run(script_of(template.block), fault.heal)
         poisoned = fault.operation is Operation.SYNC and fault.met
         assert {error.kind for error in guest.errors} <= {kind}, name
         assert poisoned or len(guest.errors) <= fault.met, f"{name}: what was tried again failed again"
@@ -109,7 +127,7 @@ def _run(template: tuple[list[Path], bytes], folder: Path, fault: Fault, kind: E
     finally:
         _close(guest)
     assert [path.read_bytes() for path in paths[1:]] == parents
-    _check_reopened(paths, guest, name)
+    _check_reopened(paths, guest, name, template.block)
 
 
 def _close(guest: StubbornGuest) -> None:
@@ -120,11 +138,12 @@ def _close(guest: StubbornGuest) -> None:
         assert guest.errors, "closing failed, but nothing else did"
 
 
-def _check_reopened(paths: list[Path], guest: StubbornGuest, name: str) -> None:
+def _check_reopened(paths: list[Path], guest: StubbornGuest, name: str, block: int) -> None:
     assert not [f for f in findings(paths[0]) if f.severity is Severity.ERROR], name
+    make_writable(paths[0])
     with open_disk(paths) as disk:
         assert guest.durable_fault(disk) is None, name
         shadow = ShadowDisk(disk, bytearray(disk.read(0, disk.size)))
-        shadow.write(BLOCK // 2, b"healed" * 200_000)
+        shadow.write(block // 2, b"healed" * (2 * block // 6))
         shadow.flush()
         shadow.verify()

@@ -69,6 +69,8 @@ _SPECIAL = (
     (Kind("qcow2", None, None, (("refcount_bits", 1),)), 64 * KIB),
     (Kind("qcow2", None, None, (("extended_l2", True),)), 64 * KIB),
     (Kind("qed", None, 4 * KIB, (("table_size", 1),)), _VDI),
+    (Kind("parallels", None, 64 * KIB, (("version", 1),)), 64 * KIB),
+    (Kind("parallels", None, 4 * KIB), 64 * KIB),
     (Kind("vmdk", None, 4 * KIB), _VDI),
     (Kind("vmdk", "twoGbMaxExtentSparse"), 64 * KIB),
     (Kind("vhdx", None, MIB, (("logical_sector_size", 4096),)), MIB),

@@ -138,6 +138,16 @@ def findings(path: Path) -> list[Finding]:
         return list(kind.check(files, kind.open(files))) if kind.check else []
 
 
+def make_writable(path: Path) -> None:
+    """What `drivebay repair` does where the image demands it before it is written again."""
+    with opened_files(path) as (files, kind):
+        layer = kind.open(files)
+        steps = [] if layer.plan is not None or kind.repair is None else list(kind.repair(files, layer))
+    for step in steps:
+        assert not step.loses, step.message
+        apply_changes(path, step.changes)
+
+
 def files_of(path: Path) -> list[Path]:
     """All files of the image, itself first: in the order of the layer's sources."""
     return [path, *(path.parent / name for name in read_layer(path).sources)]
