@@ -107,6 +107,7 @@ def _open(files: Files) -> Layer:
         parent_part=header.get("parent_part", ""),
         parent_format=header.get("parent_format"),
         content_id=header.get("content"),
+        details=header.get("details", {}),
         parent_content_id=header.get("parent_content"),
         parts=tuple(Part(str(n), name, size, 1.5e9) for n, name in enumerate(header.get("in_part", ()))),
     )

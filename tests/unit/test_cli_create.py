@@ -161,11 +161,13 @@ def test_info_shows_all_that_the_header_holds(tmp_path: Path) -> None:
         parent_content=8,
         in_part={"first [snapshot]": {"comment": "in it"}},
         extents=["data.bin"],
+        details={"snapshots": 17, "what only a toy has": "rubber"},
     )
     (tmp_path / "data.bin").touch()
     shown = drivebay("info", "a.toy").stdout
-    for part in ("one.toy", "two\ufffd.toy", "old", "raw", "0x00000007", "0x00000008", "data.bin"):
+    for part in ("one.toy", "two\ufffd.toy", "old", "raw", "0x00000007", "0x00000008", "data.bin", "rubber"):
         assert part in shown
+    assert "17" not in shown.replace("2017", "")  # a detail hides nothing of what all formats have
     assert "0: first [snapshot] (1 MiB, made 2017-07-14 02:40:00 UTC)" in shown
     facts = drivebay_json("info", "a.toy")
     assert facts["parts"] == [{"id": "0", "name": "first [snapshot]", "size": 1 << 20, "created": 1.5e9}]

@@ -129,3 +129,15 @@ def test_a_child_is_linked_to_another_parent(tmp_path: Path) -> None:
     drivebay.edit(other, uuid=str(uuid4()))
     with pytest.raises(StorageError, match="was not found"):
         drivebay.open(child)
+
+
+def test_a_child_that_names_no_parent_gets_the_whole_link(tmp_path: Path) -> None:
+    base, child = tmp_path / "base.vdi", tmp_path / "child.vdi"
+    made = drivebay.create(base, size="4M")
+    child.write_bytes(make_image(type=4))
+    found = drivebay.edit(child, parent=base).facts
+    assert (found.parent_uuid, found.parent_modification_uuid) == (
+        made.facts.uuid,
+        made.facts.modification_uuid,
+    )
+    drivebay.open(child).close()

@@ -89,8 +89,8 @@ def _table(one: ImageInfo) -> Table:
         "comment": facts.comment,
         "geometry (PCHS)": _geometry(facts.pchs),
         "geometry (LCHS)": _geometry(facts.lchs),
-        **facts.details,
     }
+    rows |= {name: value for name, value in facts.details.items() if not rows.get(name)}
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in rows.items():
         if value not in (None, "", ()):
