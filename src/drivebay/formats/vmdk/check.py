@@ -86,21 +86,28 @@ def lacks_copy(found: Header, table: Table) -> bool:
     return bool(found.flags & header.REDUNDANT) and not table.mirrors and table.packed is None
 
 
+_OF_COPIES = ("copy-lost", "copies-differ")
+_LOST = "that aren't in the file, or lie on something else"
+
+
 def _check_tables(scan: Scan, prefix: str) -> Iterator[Finding]:
-    for code, what, fault in (
+    """Copies are only warned about: nothing is read from them, and a power cut leaves them behind."""
+    faults = (
         ("outside", "entries that can't be, or point outside the file or to its tables", scan.outside),
         ("doubled", "entries for a grain which another one has", scan.doubled),
-        ("table-lost", "grain tables that aren't in the file, or lie on something else", _first(scan.lost)),
+        ("table-lost", f"grain tables {_LOST}", _first(scan.lost)),
+        ("copy-lost", f"redundant grain tables {_LOST}", _first(scan.lost_copies)),
         (
-            "copy-lost",
-            "redundant tables that aren't in the file, or lie on something else",
-            _first(scan.lost_copies),
+            "copies-differ",
+            "redundant grain tables that differ, so that VirtualBox refuses the image",
+            _first([copy for _, copy in scan.differing]),
         ),
-        ("copies-differ", "redundant grain tables that differ", _first([c for _, c in scan.differing])),
-    ):
+    )
+    for code, what, fault in faults:
         if fault.count:
+            severity = Severity.WARNING if code in _OF_COPIES else Severity.ERROR
             message = f"{prefix}{what}: {fault.count}; see {fault.first} for the first"
-            yield Finding(Severity.ERROR, code, message, fault.first)
+            yield Finding(severity, code, message, fault.first)
     if scan.overlapping:
         yield Finding(Severity.ERROR, "overlapping", f"{prefix}grains that overlap: {scan.overlapping}")
 
