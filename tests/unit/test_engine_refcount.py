@@ -352,3 +352,18 @@ def test_counts_that_could_not_be_written_are_written_later(
     assert leaks(image) == 1
     image.publish()
     assert leaks(image) == 0
+
+
+def test_a_sparse_file_with_more_clusters_than_can_be_counted(make: Make) -> None:
+    image = make()
+    image.source.extend(1 << 43)
+    with pytest.raises(StorageError, match="larger clusters") as caught:
+        image.space.recount()
+    assert caught.value.kind is ErrorKind.UNSUPPORTED
+
+
+def test_a_large_sparse_file_costs_little(ready: Make) -> None:
+    image = ready()
+    image.source.extend(1 << 36)
+    image.space.recount()
+    assert image.taken(1) == [DATA]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,6 +12,7 @@ from drivebay.blockmap import BlockState, Directory, PackedEntry, Table
 from drivebay.engine.refcount_table import RefcountTable, unsafe_counts
 from drivebay.engine.source import FileSource
 from drivebay.engine.tables import Entries, Flags, leaf_states, offsets_of, read_directory, states_of
+from drivebay.errors import ErrorKind, StorageError
 from drivebay.model import SECTOR
 
 _DATA, _ZERO = int(BlockState.DATA), int(BlockState.ZERO)
@@ -18,6 +20,7 @@ _PACKED, _SPLIT, _CORRUPT = int(BlockState.PACKED), int(BlockState.SPLIT), int(B
 _OWNED = 0x8000  # in `_uses`: an entry says that nothing else uses the cluster
 _SHARED = 0x4000  # an entry points to data there, and does not say so
 _MOST = 0x3FFF
+MOST_CLUSTERS = 1 << 30  # 64 TiB of the usual ones: what a sparse file claims must not fill the memory
 _CHUNK = 1 << 16
 _BATCH_BYTES = 1 << 20
 
@@ -29,7 +32,16 @@ class ReferenceScan:
         self._source = source
         self._counts = counts
         self._cluster = np.uint64(counts.cluster)
-        self._uses: npt.NDArray[np.uint16] = np.zeros(-(-source.size // counts.cluster), np.uint16)
+        clusters = -(-source.size // counts.cluster)
+        if clusters > MOST_CLUSTERS:
+            raise StorageError(
+                ErrorKind.UNSUPPORTED,
+                f"the file has {clusters} clusters, but {MOST_CLUSTERS} are the most that can be written; "
+                "convert it to an image with larger clusters",
+                path=source.path,
+                operation="write",
+            )
+        self._uses: npt.NDArray[np.uint16] = np.zeros(clusters, np.uint16)
         self.stale_flags = False
 
     def verify(self, tables: tuple[Table, ...]) -> int:
@@ -42,9 +54,11 @@ class ReferenceScan:
         self._use(self._counts.clusters, _OWNED)
         for table in tables:
             self._scan(table)
-        blocks = -(-len(self._uses) // self._counts.per_block)
-        free = [self._compare(block) for block in range(blocks)]
-        return free.index(True) if True in free else blocks
+        touched = np.unique(np.flatnonzero(self._uses) // self._counts.per_block).tolist()
+        last = -(-len(self._uses) // self._counts.per_block)
+        known = {*touched, *(block for block in self._counts.block_numbers if block < last)}
+        full = {block for block in sorted(known) if not self._compare(block)}
+        return next(block for block in itertools.count() if block not in full)
 
     def _unsafe(self, what: str, offset: int) -> Exception:
         return unsafe_counts(self._source.path, what, offset)

@@ -88,6 +88,11 @@ class RefcountTable:
             [table + np.uint64(self._root // self.cluster), blocks // np.uint64(self.cluster)]
         )
 
+    @property
+    def block_numbers(self) -> list[int]:
+        """The blocks that are there."""
+        return [int(block) for block in np.flatnonzero(self._entries)]
+
     def counts(self, block: int) -> Counts | None:
         """The counts of ``per_block`` clusters; ``None``: there is no such block, so all are 0."""
         found = self._blocks.get(block)

@@ -42,9 +42,10 @@ class StoredCounts:
         data = b"" if offset is None else self._files.read(offset, self._header.cluster)
         return unpack_counts(data.ljust(self._header.cluster, b"\0"), self._header.refcount_bits)
 
-    def numbers(self, clusters: int) -> list[int]:
-        """The blocks that are there, and those that ``clusters`` need."""
-        return sorted(self.blocks.keys() | set(range(-(-clusters // self.per_block))))
+    def numbers(self, times: npt.NDArray[np.uint32]) -> list[int]:
+        """The blocks that are there, and those that ``times`` needs."""
+        needed = np.unique(np.flatnonzero(times) // self.per_block).tolist()
+        return sorted(self.blocks.keys() | set(needed))
 
     def use_themselves(self, references: References) -> None:
         """Count the table and its blocks as used."""
@@ -62,7 +63,7 @@ def wanted_counts(times: npt.NDArray[np.uint32], block: int, per_block: int) -> 
 def compare(stored: StoredCounts, references: References) -> Iterator[int]:
     """Add to the faults what is counted too low or too high; yields the numbers of such blocks."""
     times, faults = references.times, references.faults
-    for block in stored.numbers(len(times)):
+    for block in stored.numbers(times):
         counts = stored.counts(block)
         wanted = wanted_counts(times, block, stored.per_block)
         for code, wrong in (("refcount-low", counts < wanted), ("leak", counts > wanted)):

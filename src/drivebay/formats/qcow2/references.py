@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from drivebay.blockmap import Files
-from drivebay.errors import StorageError
+from drivebay.errors import ErrorKind, StorageError
 from drivebay.formats.qcow2.bitmaps import read_bitmaps
 from drivebay.formats.qcow2.faults import Faults
 from drivebay.formats.qcow2.header import COMPRESSED, COPIED, OFFSET_MASK, ZERO
@@ -23,6 +23,7 @@ from drivebay.formats.qcow2.snapshots import Snapshot, check_table
 from drivebay.model import SECTOR
 
 Entries = npt.NDArray[np.uint64]
+MOST_CLUSTERS = 1 << 30  # what a sparse file claims must not fill the memory
 _MOST = (1 << 32) - 1
 _BITMAP_ENTRY = 0x00FF_FFFF_FFFF_FE00
 
@@ -41,7 +42,12 @@ class References:
         self.files = files
         self.image = image
         self.cluster = image.header.cluster
-        self.times = np.zeros(-(-files.size // self.cluster), np.uint32)
+        clusters = -(-files.size // self.cluster)
+        if clusters > MOST_CLUSTERS:
+            message = f"the file has {clusters} clusters, more than the {MOST_CLUSTERS} that can be checked"
+            remedy = "use 'qemu-img check'"
+            raise StorageError(ErrorKind.UNSUPPORTED, f"{message}; {remedy}", path=files.path)
+        self.times = np.zeros(clusters, np.uint32)
         self.faults = Faults()
         self._metadata = np.zeros(len(self.times), np.bool_)
 
