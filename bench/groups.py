@@ -11,6 +11,7 @@ from rich.progress import Progress
 
 from bench.depth import depth_cases
 from bench.errors import BenchError
+from bench.formats import format_cases
 from bench.images import raw_disk, vdi_copy
 from bench.memory import memory_cases
 from bench.opening import open_cases
@@ -66,6 +67,9 @@ GROUPS: dict[str, Group] = {
     "structured": Group("With structured replies, which QEMU asks for as a client; 4 KiB", _structured),
     "depth": Group(
         "Chains, data spread over the layers: drivebay on VDI, the others on QCOW2; 4 KiB", depth_cases
+    ),
+    "formats": Group(
+        "Each format that QEMU writes, the same file in both; 4 KiB, one write into each 2 MiB", format_cases
     ),
     "open": Group("Open time: VDI; where there are layers, qemu-nbd opens QCOW2", open_cases),
     "memory": Group("Memory: growth from a disk of 1 GiB to one of 1 TiB, all of the map used", _memory),

@@ -20,6 +20,9 @@ FIRST_PLACE = MIB  # where the base of a chain holds data
 # Where a VDI's header keeps what `map_everything` needs (header version 1.1, little-endian 32-bit numbers).
 VDI_MAP, VDI_DATA, VDI_BLOCKS, VDI_ALLOCATED = 0x154, 0x158, 0x180, 0x184
 
+# Options without which the disk would not have the size that was asked for.
+_EXACT = {"vpc": "force_size=on"}
+
 Write = Callable[[int, bytes], None]
 
 
@@ -37,6 +40,22 @@ def vdi_copy(raw: Image) -> Image:
     path = raw.path.with_suffix(".vdi")
     _run("qemu-img", "convert", "-f", "raw", "-O", "vdi", str(raw.path), str(path))
     return Image(path, "vdi", raw.size)
+
+
+def format_copy(raw: Image, name: str, extension: str) -> Image:
+    """An image in QEMU's format ``name`` with the content of ``raw``, made by qemu-img."""
+    path = raw.path.with_name(f"disk.{extension}")
+    options = ["-o", _EXACT[name]] if name in _EXACT else []
+    _run("qemu-img", "convert", "-f", "raw", "-O", name, *options, str(raw.path), str(path))
+    return Image(path, name, raw.size)
+
+
+def empty_image(folder: Path, name: str, extension: str, size: int) -> Image:
+    """An image in QEMU's format ``name`` with nothing in it, made by qemu-img."""
+    path = folder / f"empty.{extension}"
+    options = ["-o", _EXACT[name]] if name in _EXACT else []
+    _run("qemu-img", "create", "-q", "-f", name, *options, str(path), str(size))
+    return Image(path, name, size)
 
 
 def vdi_chain(folder: Path, size: int, depth: int) -> Image:

@@ -39,6 +39,13 @@ def random_load(*, write: bool, length: int, depth: int, size: int, seed: int = 
 
 
 @cache
+def allocating_load(*, length: int, depth: int, stride: int, size: int, seed: int = 3) -> Load:
+    """A write at the beginning of each ``stride`` of a disk of ``size`` bytes, in mixed order."""
+    places = np.random.default_rng(seed).permutation(size // stride).astype(np.uint64)
+    return _load(places * np.uint64(stride), write=True, length=length, depth=depth)
+
+
+@cache
 def sequential_load(*, write: bool, length: int, depth: int, size: int) -> Load:
     """One request behind the other; writes go round and round the first 128 MiB of the disk."""
     count = min(size, WRITES_MADE) // length if write else size // length

@@ -11,7 +11,10 @@ TIB = 1 << 40
 
 @dataclass(frozen=True)
 class Plan:
-    """Rounds, seconds, sizes in bytes. ``open_chain`` is the disk that is opened at all ``open_depths``."""
+    """Rounds, seconds, sizes in bytes. ``open_chain`` is the disk that is opened at all ``open_depths``.
+
+    ``first_disk`` is the empty disk that first writes go to.
+    """
 
     rounds: int
     seconds: float
@@ -19,6 +22,7 @@ class Plan:
     disk: int
     chain_disk: int
     chain_depths: tuple[int, ...]
+    first_disk: int
     open_sizes: tuple[int, ...]
     open_chain: int
     open_depths: tuple[int, ...]
@@ -29,7 +33,8 @@ class Plan:
         disks = 2 * self.disk
         chains = 2 * len(self.chain_depths) * self.chain_disk
         maps = max(self.open_depths) * map_size(self.open_chain) + sum(map(map_size, self.open_sizes))
-        return disks + max(chains, maps) + GIB // 2
+        formats = 8 * self.chain_disk + self.first_disk
+        return disks + max(chains, maps, formats) + GIB // 2
 
 
 def map_size(disk: int) -> int:
@@ -44,6 +49,7 @@ FULL = Plan(
     disk=GIB,
     chain_disk=GIB // 2,
     chain_depths=(1, 64, 4, 16),  # the two that are compared stand side by side in each round
+    first_disk=4 * GIB,
     open_sizes=(GIB, 64 * GIB, TIB, 16 * TIB),
     open_chain=16 * TIB,
     open_depths=(1, 16, 64),
@@ -56,6 +62,7 @@ QUICK = Plan(
     disk=128 * MIB,
     chain_disk=64 * MIB,
     chain_depths=(1, 64, 16),
+    first_disk=GIB,
     open_sizes=(GIB, TIB),
     open_chain=TIB,
     open_depths=(1, 64),

@@ -76,6 +76,12 @@ def random_cases(label: str, targets: Targets, plan: Plan) -> list[Case]:
     ]
 
 
+def random_case(name: str, targets: Targets, plan: Plan, *, write: bool) -> Case:
+    """4 KiB random requests to the smaller disk, 32 in flight."""
+    load = random_load(write=write, length=BLOCK, depth=32, size=plan.chain_disk)
+    return case(name, targets, load, plan)
+
+
 def random_name(label: str, *, write: bool, depth: int) -> str:
     """The name of a random case, under which its figures are found."""
     return f"{label} random {'write' if write else 'read'} QD{depth}"

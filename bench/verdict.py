@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench.depth import depth_name
+from bench.formats import FORMATS, first_name, used_name
 from bench.opening import OPEN, open_name
 from bench.peers import DRIVEBAY, NBDKIT, QEMU_NBD
 from bench.plan import TIB
@@ -62,6 +63,7 @@ def targets(results: Results) -> list[Target]:
             Target(f"VDI chain, random read QD{depth}, 64 layers to 1", 0.9, _kept(results, depth))
             for depth in (1, 32)
         ),
+        *_formats(results),
         Target(
             "opening a VDI chain of 16 TiB and 64 layers",
             100,
@@ -81,6 +83,22 @@ def _against_qemu(results: Results) -> list[Target]:
             _ratio(results, random_name("vdi", write=write, depth=depth), QEMU_NBD.name),
         )
         for (write, depth), bound in bounds.items()
+    ]
+
+
+def _formats(results: Results) -> list[Target]:
+    bounds = {
+        f"{name} file, {what}, to qemu-nbd": (case, bound)
+        for name in FORMATS
+        for what, case, bound in (
+            ("random read QD32", used_name(name, write=False), 2.0),
+            ("random write QD32", used_name(name, write=True), 2.0),
+            ("first write QD32", first_name(name), 1.5),
+        )
+        if (name, what) != ("raw", "first write QD32")
+    }
+    return [
+        Target(name, bound, _ratio(results, case, QEMU_NBD.name)) for name, (case, bound) in bounds.items()
     ]
 
 
