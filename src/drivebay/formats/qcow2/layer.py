@@ -98,13 +98,19 @@ def leaf_entry(header: Header) -> Entry:
 
 def _leaf_rules(header: Header) -> tuple[Rule, ...]:
     compressed = BlockState.CORRUPT if header.has_data_file else BlockState.PACKED
-    first = Rule(COMPRESSED, COMPRESSED, compressed)
+    first = (*_too_far(header), Rule(COMPRESSED, COMPRESSED, compressed))
     if header.extended:
-        return (first, *_unaligned(header), Rule(0, 0, BlockState.SPLIT))
+        return (*first, *_unaligned(header), Rule(0, 0, BlockState.SPLIT))
     zero = Rule(ZERO, ZERO, BlockState.ZERO if header.version > 2 else BlockState.CORRUPT)
     # In a data file, the first cluster of the disk lies at offset 0.
     nothing = OFFSET_MASK | (COPIED if header.has_data_file else 0)
-    return first, zero, Rule(nothing, 0, BlockState.ABSENT)
+    return *first, zero, Rule(nothing, 0, BlockState.ABSENT)
+
+
+def _too_far(header: Header) -> tuple[Rule, ...]:
+    """Compressed blocks beyond what 56 bits reach: one rule for each bit that must be clear."""
+    bits = (COMPRESSED | 1 << bit for bit in range(56, 62 - (header.cluster_bits - 8)))
+    return tuple(Rule(wrong, wrong, BlockState.CORRUPT) for wrong in bits)
 
 
 def packed_entry(header: Header) -> PackedEntry:
