@@ -8,7 +8,6 @@ implementation's block headers (github.com/lzfse/lzfse): all numbers are little-
 
 from __future__ import annotations
 
-import struct
 from typing import NamedTuple
 
 import lzfse  # type: ignore[import-untyped]  # it has no annotations
@@ -54,7 +53,7 @@ def _block_at(data: bytes, position: int) -> _Block:
     if magic not in _SIZES:
         raise ValueError(f"its LZFSE block {magic!r} at packed byte {position} has no known type")
     header = data[position : position + 32].ljust(32, b"\0")
-    (length,) = struct.unpack_from("<I", header, 4)
+    length = int.from_bytes(header[4:8], "little")
     end = position + _SIZES[magic](header)
     if end > len(data):
         raise ValueError("its packed bytes end too early")
@@ -85,8 +84,9 @@ def _lzvn_size(header: bytes) -> int:
 
 
 def _lzfse_size(header: bytes) -> int:
-    literals, matches, sizes = struct.unpack_from("<3Q", header, 8)
-    return (sizes & 0xFFFFFFFF) + (literals >> 20 & 0xFFFFF) + (matches >> 40 & 0xFFFFF)
+    literals, matches = (int.from_bytes(header[place : place + 8], "little") for place in (8, 16))
+    own = int.from_bytes(header[24:28], "little")
+    return own + (literals >> 20 & 0xFFFFF) + (matches >> 40 & 0xFFFFF)
 
 
 _SIZES = {_STORED: _stored_size, _LZVN: _lzvn_size, _LZFSE: _lzfse_size}
