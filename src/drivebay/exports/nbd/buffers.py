@@ -64,7 +64,7 @@ class Outbox:
         while self._parts:
             first = [self._parts[index] for index in range(min(len(self._parts), _MOST_PARTS))]
             try:
-                sent = sock.sendmsg(first)
+                sent = sock.sendmsg(first, (), socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
             self._drop(sent)

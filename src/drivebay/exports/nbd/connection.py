@@ -18,6 +18,7 @@ _log = logging.getLogger(__name__)
 
 _READABLE: Final = select.EPOLLIN
 _WRITABLE: Final = select.EPOLLOUT
+_ALONE: Final = 64  # receives
 _GONE: Final = select.EPOLLHUP | select.EPOLLERR
 
 
@@ -68,6 +69,33 @@ class Connection:
         except Exception:
             _log.exception("a connection failed")
             self.drop("internal error")
+
+    def serve_alone(self) -> bool:
+        """Handle what comes, without the loop, for a while; false when nothing came for a moment.
+
+        Only for a connection at rest: it waits in the socket, where no reply of a worker can wake it.
+        """
+        transmission = self._transmission
+        if transmission is None or not self._at_rest():
+            return False
+        try:
+            for _ in range(_ALONE):
+                count = transmission.receive(0)
+                if not self._at_rest():
+                    break
+                if count <= 0:
+                    self._closing = not count
+                    break
+            if not self._at_rest():
+                self._settle()
+                return False
+            return count > 0
+        except (ProtocolError, OSError) as error:
+            self.drop(str(error))
+        except Exception:
+            _log.exception("a connection failed")
+            self.drop("internal error")
+        return False
 
     def resume(self) -> None:
         """Send the replies that came from the workers, and go on."""

@@ -7,6 +7,7 @@ and what would have to wait for the disk, goes to the workers, and is answered w
 from __future__ import annotations
 
 import mmap
+import socket
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -69,11 +70,11 @@ class Transmission:
         """Whether no more requests are taken, for now or for ever."""
         return self.finished or self.in_flight > _MAX_IN_FLIGHT or self._wire.outbox.size > _MAX_UNSENT
 
-    def receive(self) -> int:
+    def receive(self, flags: int = socket.MSG_DONTWAIT) -> int:
         """Receive once and handle what became whole; as `Wire.receive`."""
         if self._body is not None:
             return self._receive_body(self._body)
-        count = self._wire.receive()
+        count = self._wire.receive(flags)
         if count > 0:
             self.process()
         return count
