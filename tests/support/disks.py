@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from drivebay.blockmap import Layer
+from drivebay.chain.replay import ReplayedSource
 from drivebay.engine.direct import DirectSource
 from drivebay.engine.disk import Disk
 from drivebay.engine.source import FileSource, OpenedLayer
@@ -80,14 +81,17 @@ def open_fd(
     files = OpenFile(fd, path, flags=os.O_RDWR if writable else os.O_RDONLY, others=others)
     try:
         layer = format_of(path).open(files)
-        if layer.replay:
+        if layer.replay and writable:
             replay(fd, layer)
             layer = format_of(path).open(files)
         taken = files.take(layer.sources)
     except BaseException:
         files.close()
         raise
-    return OpenedLayer(layer, tuple(source(fd, path, writable) for fd, path in taken))
+    sources = [source(fd, path, writable) for fd, path in taken]
+    if layer.replay:
+        sources[0] = ReplayedSource(fd, path, layer.replay)
+    return OpenedLayer(layer, tuple(sources))
 
 
 def replay(fd: int, layer: Layer) -> None:

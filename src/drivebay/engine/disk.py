@@ -259,10 +259,13 @@ class Disk:
         It must be of the disk's size and hold no blocks. What was the active layer is written no more.
         """
         _require_empty(layer, self.size, writable=self.writable)
-        with self.quiesce(), self._lock:
-            self._map.push(layer)
-            if self.writable:
-                self._active = self._activate()
+        with self.quiesce():
+            if self._active is not None:
+                self._active.committer.close()
+            with self._lock:
+                self._map.push(layer)
+                if self.writable:
+                    self._active = self._activate()
 
     def close(self) -> None:
         """Wait for what is under way, flush if writable, and close all files, even if the flush fails."""
