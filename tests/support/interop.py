@@ -13,9 +13,17 @@ Row = tuple[str, str, str, str]  # what, direction, tool, result
 
 #: What a tool can't do, by tool and the beginning of the kind's name; who is right by the specification.
 LIMITS: dict[tuple[str, str], str] = {
-    ("qemu-img", "vdi-512k"): "refuses it: knows blocks of 1 MiB only",
-    ("qemu-img", "vdi-2048k"): "refuses it: knows blocks of 1 MiB only",
-    ("dissect", "vdi"): "reads blocks in the order of the file",
+    ("qemu-img", "vdi-512k"): "refuses: knows blocks of 1 MiB only",
+    ("qemu-img", "vdi-2048k"): "refuses: knows blocks of 1 MiB only",
+    ("qemu-img", "vhdx-logical_sector_size=4096"): "refuses: knows sectors of 512 bytes only",
+    ("qemu-img", "qed-4k-table_size=1"): "refuses, its own as well",
+    ("qemu-img writes", "parallels-bundle"): "refuses: knows no bundles",
+    ("dissect", "vdi"): "wrong: mixes up blocks that do not follow each other",
+    ("dissect", "parallels-4k"): "fails on blocks that do not follow each other",
+    ("libvmdk", "vmdk-4k"): "refuses: knows grains above 4 KiB only",
+    ("libqcow", "qcow2-compression_type=zstd"): "refuses: knows no zstd",
+    ("libqcow", "qcow2-extended_l2"): "refuses: knows no subclusters",
+    ("libphdi", "parallels-bundle"): "refuses layout 2",
 }
 
 
@@ -41,7 +49,9 @@ class Theirs:
         return ImageSpec(1, format=self.format).extension
 
     def __str__(self) -> str:
-        return " ".join([self.format, self.options, *(["compressed"] if self.compressed else [])]).strip()
+        return " ".join(
+            [self.format, self.options.replace("{folder}/", ""), *(["compressed"] if self.compressed else [])]
+        ).strip()
 
 
 THEIRS = (
@@ -64,7 +74,6 @@ THEIRS = (
     Theirs("vhdx", "block_size=1M"),
     Theirs("vhdx", "block_size=2M,block_state_zero=off"),
     Theirs("qcow"),
-    Theirs("qcow", compressed=True),
     Theirs("qcow2", "compat=0.10"),
     Theirs("qcow2"),
     Theirs("qcow2", "cluster_size=512"),
@@ -77,9 +86,9 @@ THEIRS = (
     Theirs("qcow2", "lazy_refcounts=on"),
     Theirs("qcow2", "compression_type=zlib", compressed=True),
     Theirs("qcow2", "compression_type=zstd", compressed=True),
-    Theirs("qcow2", "data_file=theirs.data"),
+    Theirs("qcow2", "data_file={folder}/theirs.data"),
     Theirs("qed"),
-    Theirs("qed", "cluster_size=4096,table_size=1"),
+    Theirs("qed", "cluster_size=4096,table_size=2"),
     Theirs("parallels"),
     Theirs("parallels", "cluster_size=64k"),
 )

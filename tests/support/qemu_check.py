@@ -44,7 +44,7 @@ class QemuCheck:
 
     def _is_beyond_qemu(self) -> bool:
         """A VDI with other blocks than VirtualBox's default, or a parent that QEMU doesn't find or read."""
-        if len(self._paths) > 1 and self._format not in ("qcow2", "qed", "vmdk"):
+        if len(self._paths) > 1 and self._format not in ("qcow2", "qed"):
             return True
         return self._format == "vdi" and read_layer(self._paths[0]).facts.block_size != 1 << 20
 
