@@ -16,7 +16,7 @@ from drivebay.model import SECTOR, ImageFacts, physical_geometry
 _MAX_PACKED = 64 << 20
 _PIECE = 1 << 20  # chunks that are not packed are cut into runs of this size
 _MAX_NAMES = 32
-_CODECS = {
+_CODECS: dict[int, Codec] = {
     ChunkType.RAW: Codec.STORED,
     ChunkType.ADC: Codec.ADC,
     ChunkType.ZLIB: Codec.ZLIB,
@@ -24,6 +24,7 @@ _CODECS = {
     ChunkType.LZFSE: Codec.LZFSE,
     ChunkType.LZMA: Codec.LZMA,
 }
+_EMPTY = frozenset({int(ChunkType.ZERO), int(ChunkType.IGNORE)})
 _VARIANTS = {
     frozenset[Codec](): "UDRO",
     frozenset({Codec.ADC}): "UDCO",
@@ -95,7 +96,7 @@ def _extent(place: _Place, number: int, table: Table, index: int, chunk: Chunk) 
     if start + length > place.trailer.sectors * SECTOR:
         what = f"it ends in sector {(start + length) // SECTOR}, but the disk has {place.trailer.sectors}"
         raise place.refusal(ErrorKind.CORRUPT, number, index, what)
-    if chunk.type in (ChunkType.ZERO, ChunkType.IGNORE):
+    if chunk.type in _EMPTY:
         return Extent(start, length, 0, 0, None, number, index)
     codec = _codec(place, number, index, chunk)
     offset = place.trailer.data_offset + table.data_offset + chunk.offset
@@ -107,10 +108,11 @@ def _extent(place: _Place, number: int, table: Table, index: int, chunk: Chunk) 
 
 
 def _codec(place: _Place, number: int, index: int, chunk: Chunk) -> Codec:
-    if chunk.type not in set(_CODECS):
+    codec = _CODECS.get(chunk.type)
+    if codec is None:
         what = f"drivebay does not know the type {chunk.type:#010x}"
         raise place.refusal(ErrorKind.UNSUPPORTED, number, index, what)
-    return _CODECS[ChunkType(chunk.type)]
+    return codec
 
 
 def _require_size(place: _Place, number: int, index: int, chunk: Chunk) -> None:
