@@ -6,16 +6,20 @@ import contextlib
 import errno
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from drivebay.blockmap import Layer, Linear
 from drivebay.engine import source
 from drivebay.engine.direct import DirectSource
-from drivebay.engine.source import AT_ONCE, FileSource
+from drivebay.engine.pagemap import PageMap
+from drivebay.engine.source import AT_ONCE, FileSource, OpenedLayer
 from drivebay.errors import ErrorKind, StorageError
+from drivebay.model import ImageFacts
 from support.disks import direct_folder
 from support.threads import PATIENCE, Gate, run_all, start
 
@@ -198,10 +202,33 @@ def test_transfers_at_once_never_wait() -> None:
     os.pwrite(fd, b"cached" * 100, 0)
     file = FileSource(fd, "/cached", writable=True)
     view = memoryview(bytearray(6))
-    assert file.try_read((view,), 6, AT_ONCE) == 6
+    assert file.try_read((view,), 6, AT_ONCE if file.reads_at_once else 0) == 6
     assert bytes(view) == b"cached"
     assert file.try_write(memoryview(b"abc"), 0) == 3
     assert read(file, 0, 6) == b"abched"
+
+
+@pytest.mark.parametrize("known", [(True, True), (True, False), (False, False)])
+def test_reads_wait_only_where_no_file_system_knows_better(known: tuple[bool, ...]) -> None:
+    """One that knows no such reads must not make the others wait."""
+    files = []
+    for at_once in known:
+        fd = os.memfd_create("any")
+        os.pwrite(fd, b"x" * 4096, 0)
+        files.append(FileSource(fd, "/any", writable=False))
+        files[-1].reads_at_once = at_once
+        files[-1].try_read = partial(_read_if_known, fd, at_once)
+    facts = ImageFacts("test", "test", 8192)
+    layer = Layer(facts, (Linear(0, 4096, 0, 0), Linear(4096, 4096, 1, 0)))
+    page_map = PageMap([OpenedLayer(layer, tuple(files))], 8192, 4096)
+    assert page_map.read_flags == (AT_ONCE if any(known) else 0)
+    for reader in page_map.readers:
+        assert reader((memoryview(bytearray(4)),), 0, page_map.read_flags) == 4
+
+
+def _read_if_known(fd: int, at_once: bool, views: Sequence[memoryview], offset: int, flags: int) -> int:
+    assert at_once or not flags
+    return os.preadv(fd, views, offset)
 
 
 def test_unbuffered_sources_leave_everything_for_later(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ class ReplayedSource(FileSource):
         self._ends = np.array([_end(change) for change in self._changes], np.int64)
         self._stored = self.size
         self.size = max(self.size, int(self._ends.max(initial=0)))
+        self.reads_at_once = True
         self.try_read = self._never_at_once
 
     def _never_at_once(self, _views: Sequence[memoryview], _offset: int, _flags: int) -> int:

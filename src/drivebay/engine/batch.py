@@ -13,7 +13,6 @@ from drivebay.blockmap import BlockState
 from drivebay.engine.decode import SPLIT_ENTRY
 from drivebay.engine.mapentry import DATA_FLOOR, OFFSET_MASK, SOURCE_LIMIT, STATE_SHIFT, TAG_SHIFT, UNIT_SHIFT
 from drivebay.engine.pagemap import PAGE_ENTRIES, PAGE_SHIFT, PageMap
-from drivebay.engine.source import AT_ONCE
 
 
 class Outcome(enum.IntEnum):
@@ -35,7 +34,7 @@ def read_batch(page_map: PageMap, requests: Sequence[tuple[int, memoryview]]) ->
     shift, granule, size = page_map.shift, page_map.granule, page_map.size
     mask = granule - 1
     page_of = page_map.pages.get
-    readers = page_map.readers
+    readers, flags = page_map.readers, page_map.read_flags
     outcomes: list[Outcome] = []
     add = outcomes.append
     for offset, view in requests:
@@ -52,7 +51,7 @@ def read_batch(page_map: PageMap, requests: Sequence[tuple[int, memoryview]]) ->
         if entry >= DATA_FLOOR:
             position = ((entry & OFFSET_MASK) << UNIT_SHIFT) + within
             try:
-                done = readers[entry >> TAG_SHIFT & _SOURCE_MASK]((view,), position, AT_ONCE)
+                done = readers[entry >> TAG_SHIFT & _SOURCE_MASK]((view,), position, flags)
             except OSError:
                 add(LATER)
             else:
@@ -80,7 +79,7 @@ def _read_across(page_map: PageMap, offset: int, view: memoryview) -> Outcome:
         if piece.state != BlockState.DATA:
             return LATER
         try:
-            if page_map.readers[piece.source]((part,), piece.offset, AT_ONCE) != piece.length:
+            if page_map.readers[piece.source]((part,), piece.offset, page_map.read_flags) != piece.length:
                 return LATER
         except OSError:
             return LATER

@@ -26,7 +26,7 @@ from drivebay.engine.mapentry import (
 )
 from drivebay.engine.placed import PlacedLayer, finest_block
 from drivebay.engine.runs import Run, resolve_runs
-from drivebay.engine.source import FileSource, OpenedLayer, TryRead, TryWrite
+from drivebay.engine.source import AT_ONCE, FileSource, OpenedLayer, TryRead, TryWrite
 from drivebay.errors import ErrorKind, StorageError
 
 PAGE_SHIFT = 9
@@ -60,7 +60,8 @@ class PageMap:
 
     ``pages[i]`` are the entries of granules ``i * 512 ...``, ``splits[i]`` the runs of those of them that
     are SPLIT, and ``bytes`` is what they take; ``changes`` counts what makes a page that was built before
-    it stale. ``sources``, ``readers`` and ``writers`` go by source number.
+    it stale. ``sources``, ``readers`` (called with ``read_flags``) and
+    ``writers`` go by source number.
     """
 
     def __init__(self, layers: Sequence[OpenedLayer], size: int, budget: int) -> None:
@@ -94,8 +95,16 @@ class PageMap:
             if isinstance(segment, Table) and segment.short_tail:
                 opened.sources[segment.data].padding = segment.block
         self.sources += opened.sources
-        self.readers += [source.try_read for source in opened.sources]
+        self._choose_readers()
         self.writers += [source.try_write for source in opened.sources]
+
+    def _choose_readers(self) -> None:
+        """Reads do not wait, unless no file system at all can do that."""
+        self.read_flags = AT_ONCE if any(source.reads_at_once for source in self.sources) else 0
+        self.readers = [
+            source.try_read if source.reads_at_once or not self.read_flags else _waiting(source)
+            for source in self.sources
+        ]
 
     def _choose_granule(self) -> None:
         block = finest_block(self.layers) or _GRANULE_MAX
@@ -266,6 +275,11 @@ class PageMap:
             else:
                 yield _piece(position, stop, entry, begin)
             position = stop
+
+
+def _waiting(source: FileSource) -> TryRead:
+    """A source's reads, on a file system that has none that don't wait."""
+    return lambda views, offset, _flags: source.try_read(views, offset, 0)
 
 
 def _piece(low: int, high: int, entry: int, begin: int) -> Piece:

@@ -50,24 +50,25 @@ def _file_size(fd: int) -> int:
     return os.fstat(fd).st_size
 
 
-def _reader_at_once(fd: int) -> TryRead:
-    preadv = os.preadv
+def _reads_at_once(fd: int) -> bool:
+    """Whether the file system knows reads that do not wait."""
     try:
-        preadv(fd, [bytearray(1)], 0, AT_ONCE)
+        os.preadv(fd, [bytearray(1)], 0, AT_ONCE)
     except BlockingIOError:
-        pass
-    except OSError:  # this file system knows no such reads: they wait
-        return lambda views, offset, _flags: preadv(fd, views, offset)
-    return functools.partial(preadv, fd)
+        return True
+    except OSError:
+        return False
+    return True
 
 
 class FileSource:
     """Reads and writes one file through the host's page cache. Owns ``fd``; safe for many threads.
 
     ``size`` is the file's size in bytes as the engine knows it; up to the next multiple of ``padding``
-    reads give zeros. ``try_read(views, offset, AT_ONCE)``
+    reads give zeros. ``try_read(views, offset, flags)``
     and ``try_write(view, offset)`` are single system calls for a serving loop: they may transfer less
-    than asked, and a read raises ``BlockingIOError`` rather than wait for the device.
+    than asked. With AT_ONCE a read raises ``BlockingIOError`` rather than wait for the device, where
+    ``reads_at_once`` says that the file system knows that; elsewhere the flags must be 0.
     """
 
     def __init__(self, fd: int, path: str, *, writable: bool) -> None:
@@ -77,7 +78,8 @@ class FileSource:
         self.size = _file_size(fd)
         self.padding = SECTOR
         self._growing = threading.Lock()
-        self.try_read: TryRead = _reader_at_once(fd)
+        self.reads_at_once = _reads_at_once(fd)
+        self.try_read: TryRead = functools.partial(os.preadv, fd)
         self.try_write: TryWrite = functools.partial(os.pwrite, fd)
 
     def read_into(self, view: memoryview, offset: int) -> None:
