@@ -162,4 +162,5 @@ def _unit_entries(
     places = np.uint64(begin) + np.arange(per_block, dtype=np.uint64) * np.uint64(step)
     entries[data] |= places[data] | np.uint64(IN_PLACE if in_place else 0)
     entries[states == int(BlockState.ABSENT)] = 0
+    entries[states == _SPLIT] = SPLIT_ENTRY
     return entries

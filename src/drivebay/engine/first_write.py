@@ -32,6 +32,8 @@ class FirstWrites:
         self._plan = plan
         self._tables = tables
         self._targets = Targets(tables)
+        # With reference counts, zeros of the layer itself may have space that is to be given back.
+        self._bare_states = BlockState.ZERO if plan.refcounts else BlockState.CORRUPT
         self._first_source = shared.page_map.layers[0].first_source
 
     def write(self, offset: int, view: memoryview) -> bool:
@@ -39,7 +41,7 @@ class FirstWrites:
         target = self._targets.at(offset, offset + len(view))
         if target.length != len(view) or target.table == NO_TABLE or target.place in self._writer.in_flight:
             return False
-        if not self._map.is_bare(target.begin, target.block_length):
+        if not self._map.is_bare(target.begin, target.block_length, self._bare_states):
             return False
         active = self._tables[target.table]
         try:

@@ -34,7 +34,6 @@ PAGE_ENTRIES = 1 << PAGE_SHIFT
 PAGE_BYTES = PAGE_ENTRIES * 8
 _GRANULE_MIN = 64 << 10
 _GRANULE_MAX = 1 << 20
-_UNREADABLE = BlockState.CORRUPT << STATE_SHIFT  # below: nothing, or zeros
 _RUN_BYTES = 150  # what a run takes in memory
 
 
@@ -182,26 +181,25 @@ class PageMap:
         """The entry of a granule whose page is there."""
         return self.pages[granule >> PAGE_SHIFT][granule & (PAGE_ENTRIES - 1)]
 
-    def is_bare(self, offset: int, length: int) -> bool:
-        """Whether the pages of a range are there, and no layer has bytes for any of it."""
+    def is_bare(self, offset: int, length: int, states: int) -> bool:
+        """Whether the pages of a range are there, and all of it is in states below ``states``."""
+        limit = states << STATE_SHIFT
         for granule in range(offset >> self.shift, (offset + length - 1 >> self.shift) + 1):
             page = self.pages.get(granule >> PAGE_SHIFT)
             if page is None:
                 return False
             entry = page[granule & (PAGE_ENTRIES - 1)]
-            if entry >= _UNREADABLE and not (
-                entry == SPLIT_ENTRY and self._is_bare_part(granule, offset, length)
+            if entry >= limit and not (
+                entry == SPLIT_ENTRY and self._is_bare_part(granule, offset, length, limit)
             ):
                 return False
         return True
 
-    def _is_bare_part(self, granule: int, offset: int, length: int) -> bool:
+    def _is_bare_part(self, granule: int, offset: int, length: int, limit: int) -> bool:
         begin = granule << self.shift
         runs = self.splits[granule >> PAGE_SHIFT][granule]
         low, high = offset - begin, offset + length - begin
-        return all(
-            run.entry < _UNREADABLE for run in runs if run.start < high and run.start + run.length > low
-        )
+        return all(run.entry < limit for run in runs if run.start < high and run.start + run.length > low)
 
     def set_block(self, offset: int, length: int, entry: int) -> None:
         """Enter a block of the top layer; its pages are there, and stay until `unpin`."""

@@ -49,7 +49,7 @@ def _beside(table: Table, block: SplitBlock) -> Entries:
     states = np.where(here, np.uint64(_DATA), np.uint64(0))
     states[zero] = int(BlockState.ZERO)
     states[here & zero] = _CORRUPT
-    if table.entry.offset(block.raw) == 0:
+    if table.entry.offset(block.raw) == 0 and table.data_source is None:
         states[here] = _CORRUPT
     return states
 

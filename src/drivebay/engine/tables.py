@@ -19,6 +19,7 @@ Flags = npt.NDArray[np.bool_]
 _DATA = int(BlockState.DATA)
 _CORRUPT = int(BlockState.CORRUPT)
 _SPLIT = int(BlockState.SPLIT)
+_PACKED = int(BlockState.PACKED)
 
 
 class Blocks(NamedTuple):
@@ -160,5 +161,8 @@ def _judged(
     if 0 <= last < len(raw) and not table.short_tail:
         beyond[last] = outside(table.entry, data, raw[last : last + 1], table.span(table.count - 1)[1])[0]
     states[pointing & beyond] = _CORRUPT
+    if table.packed is not None:
+        where = (raw & np.uint64(table.packed.mask)) >= -(-data.size // table.packed.scale)
+        states[(states == _PACKED) & where] = _CORRUPT
     owned = np.uint64(table.entry.owned)
     return Blocks(raw, beside, states, (raw & owned) == owned)

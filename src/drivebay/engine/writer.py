@@ -165,8 +165,10 @@ class Writer:
         self._enter(target, entry, active.data_value(offset), freed, active.table.block)
 
     def _old_entry(self, target: Target, pieces: Sequence[Piece]) -> int | None:
-        """The raw entry of a block that has bytes in the active layer."""
-        if any(piece.state in _BYTES and self._top.owns(piece.source) for piece in pieces):
+        """The raw entry of a block that has space in the active layer."""
+        if self._plan.refcounts or any(
+            piece.state in _BYTES and self._top.owns(piece.source) for piece in pieces
+        ):
             return self._committer.raw(target.table, target.block)
         return None
 
