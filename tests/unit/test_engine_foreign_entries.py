@@ -1,0 +1,51 @@
+"""Entries of parents' tables, and absurd ones: what a layer's number or an offset does to the map's bits."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+
+from drivebay.errors import ErrorKind, StorageError
+from support.disks import KIB, MIB, ImageSpec, make_image, open_disk
+
+
+def test_a_parents_block_that_has_only_some_sectors_of_a_granule(tmp_path: Path) -> None:
+    base, child = tmp_path / "base.vhd", tmp_path / "child.vhd"
+    make_image(base, ImageSpec(4 * MIB, block=2 * MIB, format="vhd"))
+    with open_disk([base]) as disk:
+        disk.write(0, b"\7" * (2 * MIB))
+        disk.flush()
+    make_image(child, ImageSpec(4 * MIB, block=64 * KIB, format="vhd"), base)
+    _clear_first_half_of_bitmap_byte(base, 40)  # sectors 320 to 323
+    with open_disk([child, base], writable=False) as disk:
+        assert disk.read(0, 2 * MIB) == b"\7" * (320 * 512) + bytes(4 * 512) + b"\7" * (2 * MIB - 324 * 512)
+
+
+def _clear_first_half_of_bitmap_byte(path: Path, byte: int) -> None:
+    data = bytearray(path.read_bytes())
+    (table,) = struct.unpack_from(">Q", data, 512 + 16)
+    (sector,) = struct.unpack_from(">I", data, table)
+    assert data[sector * 512 + byte] == 0xFF
+    data[sector * 512 + byte] = 0x0F
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("offset", [1 << 48, 5 << 53, (1 << 54) - 1, 1 << 40])
+def test_a_compressed_cluster_far_behind_the_file_is_corrupt(tmp_path: Path, offset: int) -> None:
+    path = tmp_path / "disk.qcow2"
+    make_image(path, ImageSpec(4 * MIB, block=64 * KIB, format="qcow2"))
+    with open_disk([path]) as disk:
+        disk.write(0, b"\1" * (128 * KIB))
+        disk.flush()
+    data = bytearray(path.read_bytes())
+    (level1,) = struct.unpack_from(">Q", data, 40)
+    level2 = struct.unpack_from(">Q", data, level1)[0] & ((1 << 56) - 512)
+    struct.pack_into(">Q", data, level2 + 8, 1 << 62 | offset)
+    path.write_bytes(data)
+    with open_disk([path], writable=False) as disk:
+        assert disk.read(0, 64 * KIB) == b"\1" * (64 * KIB)
+        with pytest.raises(StorageError) as caught:
+            disk.read(64 * KIB, 512)
+    assert (caught.value.kind, caught.value.path) == (ErrorKind.CORRUPT, str(path))
