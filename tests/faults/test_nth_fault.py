@@ -26,7 +26,7 @@ VDI_CASES = (
     CrashCase("vdi-fixed", (ImageSpec(SIZE, BLOCK, "fixed"),), BLOCK),
     CrashCase("vdi-differencing", (ImageSpec(SIZE - 3 * KIB, MIB), ImageSpec(SIZE, BLOCK)), BLOCK),
 )
-CASES = [*(case for case in crash_cases() if case.name != "vdi-512k-child"), *VDI_CASES]
+CASES = [*(case for case in crash_cases() if not case.has_small_blocks), *VDI_CASES]
 
 
 def script_of(block: int) -> tuple[Request, ...]:

@@ -25,6 +25,11 @@ class CrashCase:
         """The format of the image that is written."""
         return self.specs[-1].format
 
+    @property
+    def has_small_blocks(self) -> bool:
+        """Whether what scripts take for a block is many of them, so that a run has thousands of steps."""
+        return self.specs[-1].block not in (None, self.block)
+
     def __str__(self) -> str:
         return self.name
 

@@ -31,11 +31,15 @@ class State(NamedTuple):
 
 
 def crash_states(
-    before: Mapping[str, bytes], recorded: Sequence[Event], seed: int, torn: int
+    before: Mapping[str, bytes], recorded: Sequence[Event], seed: int, torn: int, most: int = 1 << 30
 ) -> Iterator[State]:
-    """For every prefix of the events: all of the open interval, nothing of it, and ``torn`` subsets."""
+    """For every prefix of the events: all of the open interval, nothing of it, and ``torn`` subsets.
+
+    Of more prefixes than ``most``, that many by chance, and those around each sync.
+    """
     draw = random.Random(seed)
     numbers = np.random.default_rng(seed)
+    cuts = _cuts(recorded, draw, most)
     durable = {path: bytearray(data) for path, data in before.items()}
     pending: dict[str, list[Event]] = {path: [] for path in before}
     for cut, event in enumerate([None, *_in_sectors(before, recorded)]):
@@ -44,12 +48,23 @@ def crash_states(
             pending[event.path] = []
         elif event is not None:
             pending[event.path].append(event)
+        if cut not in cuts:
+            continue
         yield State(cut, ALL, {path: _applied(durable[path], pending[path]) for path in durable})
         if any(pending.values()):
             yield State(cut, NONE, {path: bytearray(data) for path, data in durable.items()})
             for _ in range(torn):
                 files = {path: _torn(durable[path], pending[path], draw, numbers) for path in durable}
                 yield State(cut, TORN, files)
+
+
+def _cuts(events: Sequence[Event], draw: random.Random, most: int) -> set[int]:
+    """Behind how many events the power is cut."""
+    every = range(len(events) + 1)
+    if len(every) <= most:
+        return set(every)
+    syncs = [number for number, event in enumerate(events) if event.change is Change.SYNC]
+    return {*draw.sample(every, most), *syncs, *(number + 1 for number in syncs)}
 
 
 def _in_sectors(before: Mapping[str, bytes], events: Sequence[Event]) -> list[Event]:
