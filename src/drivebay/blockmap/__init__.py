@@ -17,6 +17,7 @@ from drivebay.blockmap.format import (
     RepairStep,
 )
 from drivebay.blockmap.layer import Directory, Layer, Linear, Packed, Segment, Table, Zeros
+from drivebay.blockmap.on_demand import on_demand
 from drivebay.blockmap.packed import Codec, PackedEntry, PackedRun
 from drivebay.blockmap.plan import (
     Allocator,
@@ -67,4 +68,5 @@ __all__ = [
     "Table",
     "WritePlan",
     "Zeros",
+    "on_demand",
 ]

@@ -136,7 +136,9 @@ class Format:
     from an empty one.
     ``variants`` are the creatable ones, the default first. ``check`` tells what is wrong, ``repair`` what
     it would do about it (nothing for a sound image), ``edit`` the changes that a header edit makes; it
-    raises StorageError (UNSUPPORTED) for a field that the format doesn't have.
+    raises StorageError (UNSUPPORTED) for a field that the format doesn't have. ``snapshot`` is for images
+    that keep earlier states beside the newest: what makes the newest state an earlier one, by the UUID, with
+    an empty one on top. Its changes make new files; the image's own file, made anew, replaces the old one.
     """
 
     name: str
@@ -147,5 +149,6 @@ class Format:
     check: Callable[[Files, Layer], Iterator[Finding]] | None = None
     repair: Callable[[Files, Layer], Iterator[RepairStep]] | None = None
     edit: Callable[[Files, Layer, HeaderEdit], Iterator[FileEdit]] | None = None
+    snapshot: Callable[[Files, Layer, UUID], Iterator[FileChange]] | None = None
     variants: tuple[str, ...] = ()
     options: type[FormatOptions] = FormatOptions

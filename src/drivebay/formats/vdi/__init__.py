@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from drivebay.blockmap import Files, Format, Layer, RepairStep
+from drivebay.blockmap import Format, on_demand
 from drivebay.formats.vdi.create import create
 from drivebay.formats.vdi.edit import edit
 from drivebay.formats.vdi.header import probe
 from drivebay.formats.vdi.layer import open_layer
-from drivebay.model import Finding
-
-
-def _check(files: Files, layer: Layer) -> Iterator[Finding]:
-    from drivebay.formats.vdi.check import check  # brings numpy, which opening does without
-
-    return check(files, layer)
-
-
-def _repair(files: Files, layer: Layer) -> Iterator[RepairStep]:
-    from drivebay.formats.vdi.repair import repair
-
-    return repair(files, layer)
-
 
 FORMAT = Format(
     name="vdi",
@@ -30,8 +14,8 @@ FORMAT = Format(
     probe=probe,
     open=open_layer,
     create=create,
-    check=_check,
-    repair=_repair,
+    check=on_demand("drivebay.formats.vdi.check", "check"),
+    repair=on_demand("drivebay.formats.vdi.repair", "repair"),
     edit=edit,
     variants=("dynamic", "fixed", "differencing"),
 )

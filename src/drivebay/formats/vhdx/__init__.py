@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from drivebay.blockmap import Files, Format, Layer, RepairStep
+from drivebay.blockmap import Format, on_demand
 from drivebay.formats.vhdx.create import VARIANTS, VhdxOptions, create
 from drivebay.formats.vhdx.edit import edit
 from drivebay.formats.vhdx.header import probe
 from drivebay.formats.vhdx.layer import open_layer
-from drivebay.model import Finding
-
-
-def _check(files: Files, layer: Layer) -> Iterator[Finding]:
-    from drivebay.formats.vhdx.check import check  # brings numpy, which opening does without
-
-    return check(files, layer)
-
-
-def _repair(files: Files, layer: Layer) -> Iterator[RepairStep]:
-    from drivebay.formats.vhdx.repair import repair
-
-    return repair(files, layer)
-
 
 FORMAT = Format(
     name="vhdx",
@@ -30,8 +14,8 @@ FORMAT = Format(
     probe=probe,
     open=open_layer,
     create=create,
-    check=_check,
-    repair=_repair,
+    check=on_demand("drivebay.formats.vhdx.check", "check"),
+    repair=on_demand("drivebay.formats.vhdx.repair", "repair"),
     edit=edit,
     variants=VARIANTS,
     options=VhdxOptions,

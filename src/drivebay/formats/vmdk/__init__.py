@@ -2,26 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from drivebay.blockmap import Files, Format, Layer, RepairStep
+from drivebay.blockmap import Format, on_demand
 from drivebay.formats.vmdk.create import CREATABLE, VmdkOptions, create
 from drivebay.formats.vmdk.edit import edit
 from drivebay.formats.vmdk.layer import open_layer, probe
-from drivebay.model import Finding
-
-
-def _check(files: Files, layer: Layer) -> Iterator[Finding]:
-    from drivebay.formats.vmdk.check import check  # brings numpy, which opening does without
-
-    return check(files, layer)
-
-
-def _repair(files: Files, layer: Layer) -> Iterator[RepairStep]:
-    from drivebay.formats.vmdk.repair import repair  # as above
-
-    return repair(files, layer)
-
 
 FORMAT = Format(
     name="vmdk",
@@ -29,8 +13,8 @@ FORMAT = Format(
     probe=probe,
     open=open_layer,
     create=create,
-    check=_check,
-    repair=_repair,
+    check=on_demand("drivebay.formats.vmdk.check", "check"),
+    repair=on_demand("drivebay.formats.vmdk.repair", "repair"),
     edit=edit,
     variants=CREATABLE,
     options=VmdkOptions,
