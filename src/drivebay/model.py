@@ -33,7 +33,7 @@ class Extent:
     """A run of the virtual disk in one state.
 
     ``depth`` is the layer that decides (0 = the top, the active image), ``None`` where no layer does;
-    ``source`` and ``offset`` say where the bytes lie, for data only.
+    ``source`` and ``offset`` say where the bytes lie, for data only; compressed data have no offset.
     """
 
     start: int

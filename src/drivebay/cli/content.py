@@ -51,7 +51,8 @@ def _print_lines(extents: Iterable[Extent]) -> None:
     for extent in extents:
         depth = "" if extent.depth is None else extent.depth
         file = os.path.basename(extent.source or "")
-        where = f"{printable(file)} at {extent.offset}" if file else ""
+        place = "compressed" if extent.offset is None else f"at {extent.offset}"
+        where = f"{printable(file)} {place}" if file else ""
         print(f"{extent.start:>16} {extent.length:>16}  {extent.state.value:<11}  {depth!s:>5}  {where}")
 
 
