@@ -9,7 +9,7 @@ import pytest
 
 from drivebay.formats import FORMATS, probe
 from drivebay.model import Severity
-from support.images import ImageSpec, findings, format_of, images_of, make_image, read_layer
+from support.images import ImageSpec, findings, format_of, images_of, main_file, make_image, read_layer
 from support.interpreter import read_layers
 from support.variants import SIZES, Kind, all_kinds, child_kinds, writable_kinds
 
@@ -39,7 +39,7 @@ def test_a_new_image_is_sound_and_empty(kind: Kind, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", STANDALONE, ids=str)
 def test_its_content_tells_what_it_is(kind: Kind, tmp_path: Path) -> None:
-    data = make(tmp_path, kind).read_bytes()
+    data = main_file(make(tmp_path, kind)).read_bytes()
     name = "disk.raw" if kind.format == "raw" else f"disk.{kind.spec(kind.size).extension}"
     assert probe(data[:4096], data[-512:], name).name == kind.format
 

@@ -22,6 +22,7 @@ from support.images import (
     findings,
     format_of,
     images_of,
+    main_file,
     make_image,
     read_layer,
 )
@@ -65,6 +66,7 @@ def direct_source(fd: int, path: str, writable: bool) -> FileSource:
 
 def open_layer(path: Path, *, writable: bool = False, source: MakeSource = plain_source) -> OpenedLayer:
     """Open one image."""
+    path = main_file(path)
     fd = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
     return open_fd(fd, str(path), writable=writable, source=source)
 

@@ -12,9 +12,11 @@ from pathlib import Path
 
 from drivebay.blockmap import CreateRequest, FileCut, FileEdit, FileExtent, Format, Layer, ParentLink
 from drivebay.chain.candidate import identity_uuid
+from drivebay.chain.image import DESCRIPTOR, image_file
 from drivebay.formats import FORMATS, format_named
 from drivebay.model import Finding, physical_geometry
 from support.interpreter import Image
+from support.memory_files import laid_flat
 from support.open_file import OpenFile
 
 _identities = itertools.count(1)
@@ -41,20 +43,20 @@ class ImageSpec:
 
 
 def make_image(path: Path, spec: ImageSpec, parent: Path | None = None, **request: object) -> None:
-    """Create the image of ``spec`` at ``path``, which must not exist; further fields of `CreateRequest`."""
+    """Create the image of ``spec`` at ``path``, which must not exist; further fields of `CreateRequest`.
+
+    A bundle is `laid_flat`: its descriptor is the file at ``path``.
+    """
     if spec.format == "raw":
         with path.open("xb") as file:
             file.truncate(spec.size)
         return
     kind = format_named(spec.format)
     assert kind.create is not None
-    path.touch(exist_ok=False)
-    apply_changes(
-        path,
-        kind.create(
-            request_for(path.name, spec, link_to(parent, path.parent) if parent else None, **request)
-        ),
-    )
+    assert not path.exists()
+    link = link_to(parent, path.parent) if parent else None
+    changes = kind.create(request_for(path.name, spec, link, **request))
+    apply_changes(path, laid_flat(changes, path.name))
 
 
 def request_for(
@@ -95,6 +97,7 @@ def apply_changes(path: Path, changes: Iterable[FileEdit]) -> None:
         for change in changes:
             if change.file not in files:
                 place = path.parent / change.file if change.file else path
+                place.parent.mkdir(exist_ok=True)
                 files[change.file] = os.open(place, os.O_RDWR | os.O_CREAT, 0o644)
                 stack.callback(os.close, files[change.file])
             apply_change(files[change.file], change)
@@ -111,14 +114,16 @@ def apply_change(fd: int, change: FileEdit) -> None:
 
 
 def format_of(path: Path | str) -> Format:
-    """The format by the name's extension: these tests name images so that it tells."""
-    extension = Path(path).suffix[1:]
+    """The format by the name's extension, that of the folder for a bundle's descriptor."""
+    named = Path(path).parent if Path(path).name == DESCRIPTOR else Path(path)
+    extension = named.suffix[1:]
     return next(kind for kind in FORMATS if extension == kind.name or extension in kind.extensions)
 
 
 @contextlib.contextmanager
 def opened_files(path: Path, part: str = "") -> Iterator[tuple[OpenFile, Format]]:
     """The files of the image at ``path``, for reading, and its format."""
+    path = main_file(path)
     files = OpenFile(os.open(path, os.O_RDONLY), str(path), part=part)
     try:
         yield files, format_of(path)
@@ -148,9 +153,15 @@ def make_writable(path: Path) -> None:
         apply_changes(path, step.changes)
 
 
+def main_file(path: Path) -> Path:
+    """The image itself: of a bundle, the descriptor in its folder."""
+    return Path(image_file(str(path)))
+
+
 def files_of(path: Path) -> list[Path]:
     """All files of the image, itself first: in the order of the layer's sources."""
-    return [path, *(path.parent / name for name in read_layer(path).sources)]
+    main = main_file(path)
+    return [main, *(main.parent / name for name in read_layer(path).sources)]
 
 
 def images_of(paths: Iterable[Path]) -> list[Image]:
@@ -160,8 +171,10 @@ def images_of(paths: Iterable[Path]) -> list[Image]:
 
 def copy_image(path: Path, folder: Path) -> Path:
     """A copy of the image with all its files in ``folder``, with their holes."""
+    place = folder / path.name if path.is_dir() else folder
+    place.mkdir(exist_ok=True)
     for file in files_of(path):
-        copy_sparse(file, folder)
+        copy_sparse(file, place)
     return folder / path.name
 
 

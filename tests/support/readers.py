@@ -18,6 +18,8 @@ from dissect.hypervisor.disk.vhd import VHD
 from dissect.hypervisor.disk.vhdx import VHDX
 from dissect.hypervisor.disk.vmdk import VMDK
 
+from drivebay.chain.image import image_file
+
 Read = Callable[[Path], bytes]
 _TIMEOUT = 120
 
@@ -108,7 +110,7 @@ def _by_libqcow(path: Path) -> bytes:
 
 def _by_libphdi(path: Path) -> bytes:
     handle = pyphdi.handle()
-    handle.open(str(path))
+    handle.open(image_file(str(path)))
     handle.open_extent_data_files()
     return _by_handle(handle)
 

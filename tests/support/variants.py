@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from drivebay.blockmap import Format, Layer, ParentLink
+from drivebay.chain.image import DESCRIPTOR
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.formats import FORMATS, format_named
 from support.images import ImageSpec, request_for
-from support.memory_files import MemoryFiles, files_made_by
+from support.memory_files import MemoryFiles, files_made_by, laid_flat
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -99,12 +100,21 @@ def layer_of(kind: Kind, size: int, *, child: bool = False) -> Layer | None:
     link = dataclasses.replace(_LINK, format=kind.format) if child else None
     name = f"image.{kind.spec(size).extension}"
     try:
-        files = files_made_by(create(request_for(name, kind.spec(size), link)))
+        files = files_made_by(laid_flat(create(request_for(name, kind.spec(size), link)), name))
     except StorageError as error:
         if error.kind in (ErrorKind.INVALID, ErrorKind.UNSUPPORTED):
             return None
         raise
-    return format_named(kind.format).open(MemoryFiles(files[""], name, files))
+    return format_named(kind.format).open(_gate(files, name))
+
+
+def _gate(files: dict[str, bytes], name: str) -> MemoryFiles:
+    """The image among its files: of a bundle, the descriptor in the folder ``name``."""
+    folder = f"{name}/"
+    if f"{folder}{DESCRIPTOR}" not in files:
+        return MemoryFiles(files[""], name, files)
+    inside = {file.removeprefix(folder): data for file, data in files.items()}
+    return MemoryFiles(inside[DESCRIPTOR], f"{folder}{DESCRIPTOR}", inside)
 
 
 def all_kinds() -> Iterator[Kind]:
