@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from drivebay.model import SECTOR
 from support.disks import copy_image, format_of, read_layer
 
 # Our names of formats that it can check, and its own.
@@ -43,10 +44,14 @@ class QemuCheck:
             return self._check(folder / self._paths[0].name)
 
     def _is_beyond_qemu(self) -> bool:
-        """A VDI with other blocks than VirtualBox's default, or a parent that QEMU doesn't find or read."""
+        """What QEMU refuses, sound or not (see support/interop.py), or parents that it doesn't read."""
         if len(self._paths) > 1 and self._format not in ("qcow2", "qed"):
             return True
-        return self._format == "vdi" and read_layer(self._paths[0]).facts.block_size != 1 << 20
+        facts = read_layer(self._paths[0]).facts
+        strange_block = (self._format, facts.block_size) == ("qed", 4096)  # with tables of one cluster
+        if self._format == "vdi":
+            strange_block = facts.block_size != 1 << 20
+        return strange_block or facts.sector_size != SECTOR
 
     def _check(self, path: Path) -> str | None:
         repair = ["-r", "all"] if self._format == "vhdx" else []  # it must replay the log
