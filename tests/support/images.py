@@ -16,7 +16,6 @@ from drivebay.chain.image import DESCRIPTOR, image_file
 from drivebay.formats import FORMATS, format_named
 from drivebay.model import Finding, physical_geometry
 from support.interpreter import Image
-from support.memory_files import laid_flat
 from support.open_file import OpenFile
 
 _identities = itertools.count(1)
@@ -45,7 +44,7 @@ class ImageSpec:
 def make_image(path: Path, spec: ImageSpec, parent: Path | None = None, **request: object) -> None:
     """Create the image of ``spec`` at ``path``, which must not exist; further fields of `CreateRequest`.
 
-    A bundle is `laid_flat`: its descriptor is the file at ``path``.
+    A bundle is a folder at ``path``.
     """
     if spec.format == "raw":
         with path.open("xb") as file:
@@ -55,8 +54,7 @@ def make_image(path: Path, spec: ImageSpec, parent: Path | None = None, **reques
     assert kind.create is not None
     assert not path.exists()
     link = link_to(parent, path.parent) if parent else None
-    changes = kind.create(request_for(path.name, spec, link, **request))
-    apply_changes(path, laid_flat(changes, path.name))
+    apply_changes(path, kind.create(request_for(path.name, spec, link, **request)))
 
 
 def request_for(

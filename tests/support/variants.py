@@ -19,7 +19,7 @@ from drivebay.chain.image import DESCRIPTOR
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.formats import FORMATS, format_named
 from support.images import ImageSpec, request_for
-from support.memory_files import MemoryFiles, files_made_by, laid_flat
+from support.memory_files import MemoryFiles, files_made_by
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -100,7 +100,7 @@ def layer_of(kind: Kind, size: int, *, child: bool = False) -> Layer | None:
     link = dataclasses.replace(_LINK, format=kind.format) if child else None
     name = f"image.{kind.spec(size).extension}"
     try:
-        files = files_made_by(laid_flat(create(request_for(name, kind.spec(size), link)), name))
+        files = files_made_by(create(request_for(name, kind.spec(size), link)))
     except StorageError as error:
         if error.kind in (ErrorKind.INVALID, ErrorKind.UNSUPPORTED):
             return None

@@ -13,20 +13,25 @@ from drivebay.formats import parallels
 from drivebay.formats.parallels import ParallelsOptions
 from drivebay.model import Geometry
 from support.memory_files import MemoryFiles, files_made_by
-from support.parallels_images import make_image
+from support.parallels_images import DESCRIPTOR, make_image
 
+NAME = "image.hdd"
 SOME = UUID(int=1)
 MIB = 1 << 20
 
 
 def created(size: int = 8 * MIB, request: dict[str, Any] | None = None, **options: Any) -> dict[str, bytes]:
     assert parallels.FORMAT.create is not None
-    asked = CreateRequest(size, ParallelsOptions(**options), SOME, SOME, **(request or {}))
-    return files_made_by(parallels.FORMAT.create(asked))
+    asked = CreateRequest(size, ParallelsOptions(**options), SOME, SOME, **{"name": NAME, **(request or {})})
+    files = files_made_by(parallels.FORMAT.create(asked))
+    if options.get("variant") != "bundle":
+        return files
+    inside = {name.removeprefix(f"{asked.name}/"): data for name, data in files.items() if name}
+    return {"": inside.pop(DESCRIPTOR), **inside}
 
 
 def opened(files: dict[str, bytes]) -> tuple[MemoryFiles, Any]:
-    gate = MemoryFiles(files[""], "image.hdd", files)
+    gate = MemoryFiles(files[""], NAME, files)
     return gate, parallels.FORMAT.open(gate)
 
 
@@ -40,12 +45,12 @@ def test_a_new_image_is_empty_and_sound(version: int, magic: str, block: int) ->
     assert list(parallels.FORMAT.check(gate, layer)) == []
 
 
-@pytest.mark.parametrize("name", ["disk.hdd", "DiskDescriptor.xml", "a & <b>.hdd", ""])
+@pytest.mark.parametrize("name", ["disk.hdd", "a & <b>.hdd", "odd \udcff.hdd"])
 def test_a_new_bundle(name: str) -> None:
     files = created(variant="bundle", request={"name": name})
     gate, layer = opened(files)
-    assert set(files) == {"", layer.sources[0]}
-    assert layer.sources[0].endswith(".hds")
+    assert set(files) == {"", "root.hds"}
+    assert layer.sources == ("root.hds",)
     assert (layer.facts.variant, layer.facts.size, layer.facts.parts) == ("bundle", 8 * MIB, ())
     assert layer.plan is not None
     assert parallels.FORMAT.check is not None

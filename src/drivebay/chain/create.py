@@ -14,6 +14,7 @@ from drivebay.chain.apply import Progress
 from drivebay.chain.candidate import identity_uuid
 from drivebay.chain.publish import write_image
 from drivebay.chain.resolve import open_image
+from drivebay.chain.snapshot import is_same_image, snapshot_image
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.model import physical_geometry
 
@@ -34,9 +35,14 @@ def create_image(
 
     The format follows from the name's extension, VDI where that tells nothing; ``parent_format`` is the
     parent's, where its content shall not decide. ``options`` are fields of the format's options.
-    An existing file is never overwritten, and a failure leaves nothing behind. Raises StorageError.
+    An existing file is never overwritten, and a failure leaves nothing behind. An image that keeps its
+    snapshots itself may be its own parent: it gets one more. Raises StorageError.
     """
     name = os.fspath(path)
+    if parent is not None and is_same_image(name, os.fspath(parent)):
+        _require_nothing_else(name, size, uuid, comment, options)
+        snapshot_image(name, format_name or parent_format)
+        return
     chosen = format_for(name, format_name)
     if chosen.create is None:
         raise StorageError(
@@ -75,6 +81,16 @@ def format_for(path: str, format_name: str | None) -> Format:
             operation="create",
         )
     return chosen
+
+
+def _require_nothing_else(path: str, *asked: object) -> None:
+    if any(asked):
+        raise StorageError(
+            ErrorKind.INVALID,
+            "a snapshot within an image takes everything from that; give only the image as the parent",
+            path=path,
+            operation="create",
+        )
 
 
 def _size(path: str, size: int | None, parent: object) -> int:

@@ -58,6 +58,7 @@ class ImageFiles:
         try:
             if self._access.lock and identity_of(fd) not in self._access.held:
                 lock_file(fd, path, exclusive=self._access.writable)
+                _check_current(fd, path)
             file = ImageFile(fd, path, self.beside, part=part)
         except BaseException:
             os.close(fd)
@@ -149,6 +150,22 @@ def _format_of(file: ImageFile, format_name: str | None) -> Format:
     head = file.read(0, HEAD_LENGTH)
     tail = file.read(max(file.size - TAIL_LENGTH, 0), TAIL_LENGTH)
     return probe(head, tail, file.path)
+
+
+def _check_current(fd: int, path: str) -> None:
+    """Whether the locked file is still that of the name: a snapshot replaces a bundle's descriptor."""
+    try:
+        status = os.stat(path)
+        current = (status.st_dev, status.st_ino) == identity_of(fd)
+    except OSError:
+        current = False
+    if not current:
+        raise StorageError(
+            ErrorKind.STATE,
+            "somebody replaced this file while it was opened; try again",
+            path=path,
+            operation="open",
+        )
 
 
 def identity_of(fd: int) -> FileIdentity:

@@ -2,6 +2,7 @@
 
 They are written into a hidden folder beside their place, and then get their names: the image's further
 files first, the image last. A name ``FOLDER/FILE`` makes the image a folder, which appears by one rename.
+An image that is made anew takes the old one's place by one rename, too.
 """
 
 from __future__ import annotations
@@ -36,6 +37,21 @@ def write_image(path: str, changes: Iterable[FileChange], progress: Progress | N
             staging.publish()
     except OSError as error:
         raise from_os_error(error, "create", path=path) from error
+
+
+def replace_image(path: str, changes: Iterable[FileChange]) -> None:
+    """As `write_image`, but the image is made anew, and takes the place of the one at the real ``path``.
+
+    Its further files are new ones. A crash leaves the old image whole, and at most files that it doesn't
+    name. Raises StorageError.
+    """
+    try:
+        with _Staging(path) as staging:
+            for change in changes:
+                apply_change(staging.source(change.file), change)
+            staging.replace()
+    except OSError as error:
+        raise from_os_error(error, "write", path=path) from error
 
 
 def _require_free(path: str) -> None:
@@ -81,30 +97,53 @@ class _Staging:
         path = os.path.join(self._aside, name)
         return FileSource(os.open(path, os.O_RDWR | _NEW, 0o666), path, writable=True)
 
-    def publish(self) -> None:
+    def _sync(self) -> None:
         for source in self._sources.values():
             source.sync()
+
+    def publish(self) -> None:
+        """Give all files their names, which must be free."""
+        self._sync()
         bundle = os.path.join(self._aside, self._name)
         if os.path.isdir(bundle):
             sync_folder(bundle)
             _require_free(os.path.join(self._folder, self._name))
             os.rename(bundle, os.path.join(self._folder, self._name))
         else:
-            self._publish_files()
+            self._publish_files(sorted(self._sources, key=self._name.__eq__))  # the image itself comes last
         sync_folder(self._folder or ".")
 
-    def _publish_files(self) -> None:
+    def replace(self) -> None:
+        """Give the further files their names, which must be free, and then the image that of the old one."""
+        self._sync()
+        names = [name for name in self._sources if name != self._name]
+        aside, place = os.path.join(self._aside, self._name), os.path.join(self._folder, self._name)
+        shutil.copymode(place, aside)
+        self._publish_files(names)
+        try:
+            sync_folder(self._folder or ".")
+            os.replace(aside, place)
+        except OSError:  # nothing else: after an interruption, the image may have its name already
+            _unlink([os.path.join(self._folder, name) for name in names])
+            raise
+        sync_folder(self._folder or ".")
+
+    def _publish_files(self, names: Iterable[str]) -> None:
         published: list[str] = []
         try:
-            for name in sorted(self._sources, key=self._name.__eq__):  # the image itself comes last
+            for name in names:
                 path = os.path.join(self._folder, name)
                 _publish(os.path.join(self._aside, name), path)
                 published.append(path)
         except BaseException:
-            for path in published:
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
+            _unlink(published)
             raise
+
+
+def _unlink(paths: Iterable[str]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
 
 
 def _publish(aside: str, path: str) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from drivebay.blockmap import Files, Format, Layer, Match, RepairStep
+from drivebay.blockmap import Files, Format, Layer, Match, on_demand
 from drivebay.formats.parallels.bundle import open_bundle
 from drivebay.formats.parallels.create import VARIANTS, ParallelsOptions, create
 from drivebay.formats.parallels.descriptor import ROOT
 from drivebay.formats.parallels.edit import edit
 from drivebay.formats.parallels.header import MAGIC_1, MAGIC_2
 from drivebay.formats.parallels.layer import open_expanding
-from drivebay.model import Finding
 
 
 def _is_expanding(head: bytes) -> bool:
@@ -28,27 +25,16 @@ def _open(files: Files) -> Layer:
     return open_expanding(files) if _is_expanding(files.read(0, 16)) else open_bundle(files)
 
 
-def _check(files: Files, layer: Layer) -> Iterator[Finding]:
-    from drivebay.formats.parallels.check import check  # brings numpy, which opening does without
-
-    return check(files, layer)
-
-
-def _repair(files: Files, layer: Layer) -> Iterator[RepairStep]:
-    from drivebay.formats.parallels.repair import repair
-
-    return repair(files, layer)
-
-
 FORMAT = Format(
     name="parallels",
     extensions=("hdd", "hds"),
     probe=_probe,
     open=_open,
     create=create,
-    check=_check,
-    repair=_repair,
+    check=on_demand("drivebay.formats.parallels.check", "check"),
+    repair=on_demand("drivebay.formats.parallels.repair", "repair"),
     edit=edit,
+    snapshot=on_demand("drivebay.formats.parallels.snapshot", "snapshot"),
     variants=VARIANTS,
     options=ParallelsOptions,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -45,7 +44,7 @@ _DESCRIPTOR = """<?xml version="1.0" encoding="UTF-8"?>
             <Image>
                 <GUID>{{{top}}}</GUID>
                 <Type>Compressed</Type>
-                <File>{file}</File>
+                <File>root.hds</File>
             </Image>
         </Storage>
     </StorageData>
@@ -72,45 +71,43 @@ class ParallelsOptions(FormatOptions):
 def create(request: CreateRequest) -> Iterator[FileChange]:
     """The changes that make the image; what makes it one (header, descriptor) comes last.
 
-    The bundle's descriptor is the image itself; its other file lies beside it. Raises StorageError
-    (INVALID) at once for what Parallels can't be.
+    A bundle is a folder of the image's name. Raises StorageError (INVALID) at once for what Parallels
+    can't be.
     """
     variant = request.options.variant or VARIANTS[0]
     _require(variant in VARIANTS, f"Parallels has no variant {variant!r}; use {' or '.join(VARIANTS)}")
     _require(
         request.parent is None,
-        "a Parallels image has its parent only within a bundle; create a qcow2 or vdi child instead",
+        "a Parallels image has its parent only within a bundle: give the bundle itself as the parent, "
+        "or create a qcow2 or vdi child instead",
     )
     _require(not request.comment, "Parallels holds no comment; leave it out")
-    header = _header(request)
-    return _bundle(request, header) if variant == "bundle" else _expanding(header, "")
+    options = request.options
+    header = new_header(
+        request.size,
+        options.block_size or DEFAULT_BLOCK,
+        options.version if isinstance(options, ParallelsOptions) else 2,
+        request.pchs,
+    )
+    return _bundle(request, header) if variant == "bundle" else empty_file(header, "")
 
 
-def _expanding(header: Header, file: str) -> Iterator[FileChange]:
+def empty_file(header: Header, file: str) -> Iterator[FileChange]:
+    """The changes that make a file of absent blocks."""
     yield FileExtent(0, header.first_block, file=file)
     yield FileWrite(0, header.pack(), file=file)
 
 
 def _bundle(request: CreateRequest, header: Header) -> Iterator[FileChange]:
-    file = f"{_stem(request.name)}.0.{{{TOP}}}.hds"
-    yield from _expanding(header, file)
+    yield from empty_file(header, f"{request.name}/root.hds")
     text = _DESCRIPTOR.format(
         sectors=header.sectors,
         geometry=request.pchs or _exact_geometry(header.sectors),
         uuid=request.uuid,
         block=header.tracks,
         top=TOP,
-        file=_escaped(file),
     )
-    yield FileWrite(0, text.encode("utf-8", "replace"))
-
-
-def _stem(name: str) -> str:
-    return "root" if name in ("", DESCRIPTOR_NAME) else os.path.splitext(name)[0]
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    yield FileWrite(0, text.encode(), file=f"{request.name}/{DESCRIPTOR_NAME}")
 
 
 def _exact_geometry(sectors: int) -> Geometry:
@@ -121,17 +118,18 @@ def _exact_geometry(sectors: int) -> Geometry:
     return Geometry(tracks // heads, heads, per_track)
 
 
-def _header(request: CreateRequest) -> Header:
-    options = request.options
-    version = options.version if isinstance(options, ParallelsOptions) else 2
+def new_header(size: int, block: int, version: int, geometry: Geometry) -> Header:
+    """The header of a new file for ``size`` bytes of a disk, whose geometry may be undecided.
+
+    Raises StorageError (INVALID) for what Parallels can't be.
+    """
     _require(version in _MAGICS, f"Parallels has no layout {version}; use 1 or 2")
-    block = options.block_size or DEFAULT_BLOCK
     _require(
         MIN_BLOCK <= block <= MAX_BLOCK and block % SECTOR == 0,
         f"a block size of {block} is not possible; use a multiple of {SECTOR} from 4 KiB to 64 MiB",
     )
-    entries = _entries(request.size, block, version)
-    geometry = request.pchs or physical_geometry(request.size)
+    entries = _entries(size, block, version)
+    geometry = geometry or physical_geometry(size)
     table_end = HEADER_SIZE + ENTRY_SIZE * entries
     return Header(
         magic=_MAGICS[version],
@@ -140,7 +138,7 @@ def _header(request: CreateRequest) -> Header:
         cylinders=geometry.cylinders,
         tracks=block // SECTOR,
         entries=entries,
-        sectors=request.size // SECTOR,
+        sectors=size // SECTOR,
         in_use=CLOSED,
         data_offset=(table_end + -table_end % block) // SECTOR,
         flags=0,

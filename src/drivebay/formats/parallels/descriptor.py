@@ -78,7 +78,7 @@ def _descriptor(root: Element) -> Descriptor:
     if root.tag != ROOT:
         raise _DescriptorError(f"its root is <{root.tag[:80]}> instead of <{ROOT}>")
     _require_known(root)
-    sectors = _number(root, "Disk_Parameters/Disk_size")
+    sectors = number(root, "Disk_Parameters/Disk_size")
     storages = sorted((_storage(element) for element in root.iterfind("StorageData/Storage")), key=_start)
     _check_cover(storages, sectors)
     shots = _shots(root)
@@ -112,11 +112,11 @@ def _start(storage: Storage) -> int:
 def _storage(element: Element) -> Storage:
     images: dict[UUID, ImageFile] = {}
     for image in element.iterfind("Image"):
-        identifier = _identifier(image, "GUID")
+        identifier = guid(image, "GUID")
         if identifier in images:
             raise _DescriptorError(f"a storage has two images {{{identifier}}}")
         images[identifier] = _image_file(image)
-    return Storage(_number(element, "Start"), _number(element, "End"), _number(element, "Blocksize"), images)
+    return Storage(number(element, "Start"), number(element, "End"), number(element, "Blocksize"), images)
 
 
 def _image_file(image: Element) -> ImageFile:
@@ -157,16 +157,16 @@ def _check_cover(storages: list[Storage], sectors: int) -> None:
 def _shots(root: Element) -> dict[UUID, UUID]:
     shots: dict[UUID, UUID] = {}
     for shot in root.iterfind("Snapshots/Shot"):
-        identifier = _identifier(shot, "GUID")
+        identifier = guid(shot, "GUID")
         if identifier in shots:
             raise _DescriptorError(f"two snapshots are called {{{identifier}}}")
-        shots[identifier] = _identifier(shot, "ParentGUID")
+        shots[identifier] = guid(shot, "ParentGUID")
     return shots
 
 
 def _top(root: Element, storages: list[Storage], shots: dict[UUID, UUID]) -> UUID:
     if root.find("Snapshots/TopGUID") is not None:
-        return _identifier(root, "Snapshots/TopGUID")
+        return guid(root, "Snapshots/TopGUID")
     if TOP in shots or (not shots and TOP in storages[0].images):
         return TOP
     only = set(shots) or set(storages[0].images)
@@ -184,14 +184,16 @@ def _text(element: Element, path: str) -> str:
     return (element.findtext(path) or "").strip()
 
 
-def _number(element: Element, path: str) -> int:
+def number(element: Element, path: str) -> int:
+    """What an element below ``element`` says, which must be a number."""
     text = _text(element, path)
     if not _NUMBER.fullmatch(text):
         raise _DescriptorError(f"{path} is {text[:80]!r}, which is no number")
     return int(text)
 
 
-def _identifier(element: Element, path: str) -> UUID:
+def guid(element: Element, path: str) -> UUID:
+    """What an element below ``element`` says, which must be a GUID."""
     text = _text(element, path)
     match = _GUID.fullmatch(text)
     if match is None:
