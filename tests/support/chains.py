@@ -159,8 +159,9 @@ def kind_case(kind: Kind, place: str, cache: CacheMode = CacheMode.WRITEBACK) ->
 
 
 def _first_kinds() -> list[Kind]:
-    """One kind of each format: what it makes by default."""
-    return list({kind.format: kind for kind in reversed(writable_kinds())}.values())
+    """One kind of each format: the first that does not fill an epoch with one block."""
+    small = [kind for kind in writable_kinds() if kind.block_size <= 4 * MIB]
+    return list({kind.format: kind for kind in reversed(small)}.values())
 
 
 def _first_children() -> list[Kind]:
