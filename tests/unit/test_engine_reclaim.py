@@ -9,38 +9,14 @@ from pathlib import Path
 import pytest
 
 from drivebay.engine.disk import Disk
-from drivebay.engine.source import Buffer, FileSource
+from drivebay.engine.source import FileSource
 from support.disks import KIB, ImageSpec, make_image, open_disk
+from support.gated import GatedSource
 from support.shadow import ShadowDisk
 from support.threads import Gate, run_all, start
 
 BLOCK = 512 * KIB
 BLOCKS = 4
-
-
-class GatedSource(FileSource):
-    """Stops at a gate before the next read, write or sync of the thread that asks first."""
-
-    def __init__(self, fd: int, path: str, *, writable: bool) -> None:
-        super().__init__(fd, path, writable=writable)
-        self.gates: dict[str, Gate] = {}
-
-    def _pass(self, name: str) -> None:
-        gate = self.gates.pop(name, None)
-        if gate is not None:
-            gate.stop_here()
-
-    def read_into(self, view: memoryview, offset: int) -> None:
-        self._pass("read")
-        super().read_into(view, offset)
-
-    def write(self, data: Buffer, offset: int) -> None:
-        self._pass("write")
-        super().write(data, offset)
-
-    def sync(self) -> None:
-        self._pass("sync")
-        super().sync()
 
 
 @pytest.fixture

@@ -142,7 +142,10 @@ def _apply_presence(layer: PlacedLayer, table: Table, blocks: Blocks, first: int
         block = SplitBlock(first + index, int(blocks.raw[index]), int(blocks.beside[index]))
         states = unit_states(table, source, data, block)
         part = slice(index * per_block, (index + 1) * per_block)
-        in_place = layer.owned and bool(blocks.owned[index])
+        # A block with parts missing is written as a whole, or a copy could miss what is written meanwhile.
+        here = -(-table.span(block.number)[1] * len(states) // table.block)
+        whole = bool((states[:here] == _DATA).all())
+        in_place = layer.owned and whole and bool(blocks.owned[index])
         spread[part] = _unit_entries(layer, table, block, states, per_block, in_place=in_place)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from drivebay.blockmap import Table, WritePlan
+from drivebay.blockmap import BlockState, Table, WritePlan
 from drivebay.engine.change import Change
 from drivebay.engine.source import FileSource
 from drivebay.engine.space import encode, unsafe_table, used_offsets
@@ -119,11 +119,16 @@ class EofSpace:
             self._free.append(offset)
 
     def retire(self, raws: Sequence[int], newest_operation: int) -> None:
-        """As `Space.retire`; the bytes go back to the host."""
-        offsets = [self._table.entry.offset(raw) for raw in raws]
-        for offset in offsets if self._plan.punch else ():
-            with contextlib.suppress(OSError):  # a courtesy to the host: `take` zeroes what it hands out
-                self._data.zero_range(offset - self._plan.lead, self._plan.unit, punch=True)
+        """As `Space.retire`; the bytes of what was discarded go back to the host.
+
+        Older readers may see those as zeros. What was copied elsewhere they need as it was.
+        """
+        entry = self._table.entry
+        offsets = [entry.offset(raw) for raw in raws]
+        for raw in raws if self._plan.punch else ():
+            if entry.state(raw) is BlockState.DATA:
+                with contextlib.suppress(OSError):  # a courtesy to the host: `take` zeroes what it hands out
+                    self._data.zero_range(entry.offset(raw) - self._plan.lead, self._plan.unit, punch=True)
         with self._lock:
             self._retired.extend((newest_operation, offset) for offset in offsets)
 
