@@ -41,7 +41,10 @@ def create(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="The new file.", show_default=False)],
     size: Annotated[str | None, typer.Option("--size", metavar="SIZE", help="Like 10G or 512 MiB.")] = None,
     parent: Annotated[
-        str | None, typer.Option("--parent", metavar="IMAGE", help="Make a child of this image.")
+        str | None,
+        typer.Option(
+            "--parent", metavar="IMAGE", help="Make a child of this image; of a bundle itself: a snapshot."
+        ),
     ] = None,
     parent_format: Annotated[
         str | None, typer.Option("--parent-format", metavar="NAME", help="The parent's, not probed then.")

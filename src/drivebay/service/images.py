@@ -87,7 +87,9 @@ def create_image(
     ``format`` follows from the name's extension (VDI where that tells nothing), ``variant`` is one of the
     format's; ``parent_format`` is the parent's, where its content shall not decide. ``options`` are more
     options of the format (`list_formats` tells them); values may be text, sizes as people write them.
-    Raises StorageError; an existing file is never overwritten, a failure leaves nothing behind.
+    Where the parent is the image itself (a Parallels bundle), it keeps its state as a snapshot, and gets an
+    empty one on top. Raises StorageError; an existing file is never overwritten, a failure leaves nothing
+    behind.
     """
     given = {"variant": variant, "block_size": block_size}
     given = {name: value for name, value in given.items() if value is not None}
