@@ -9,9 +9,12 @@ import pytest
 
 from drivebay.engine.batch import Outcome
 from drivebay.engine.disk import Disk
+from drivebay.engine.pagemap import PageMap
 from drivebay.engine.source import Buffer, FileSource
 from drivebay.errors import ErrorKind, StorageError
-from support.disks import KIB, ImageSpec, make_image, open_disk
+from drivebay.formats.parallels.header import IN_USE, IN_USE_OFFSET
+from support.disks import KIB, ImageSpec, make_image, open_disk, open_layer
+from support.parallels_images import make_image as parallels_image
 from support.threads import Gate, start
 
 BLOCK = 512 * KIB
@@ -117,3 +120,34 @@ def test_extents_that_were_begun_end_with_an_error(slow: tuple[Disk, SlowSource,
     disk.close()
     with pytest.raises(StorageError, match="closed"):
         list(extents)
+
+
+def test_an_image_whose_snapshot_failed_is_in_use_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, above = tmp_path / "old.hdd", tmp_path / "new.hdd"
+    path.write_bytes(parallels_image())
+    above.write_bytes(parallels_image())
+    with open_disk([path]) as disk:
+        disk.write(0, b"before")
+        assert _in_use(path)
+        with monkeypatch.context() as patch:
+            patch.setattr(PageMap, "push", _too_many)
+            layer = open_layer(above, writable=True)
+            with pytest.raises(StorageError, match="too many"):
+                disk.push(layer)
+        assert not _in_use(path)
+        request = [(0, memoryview(b"after"))]
+        assert disk.write_batch(request) == [Outcome.LATER]
+        disk.write(0, b"after")
+        assert _in_use(path)
+        assert disk.write_batch(request) == [Outcome.DONE]
+    assert not _in_use(path)
+
+
+def _too_many(_map: PageMap, _layer: object) -> None:
+    raise StorageError(ErrorKind.UNSUPPORTED, "too many files")
+
+
+def _in_use(path: Path) -> bool:
+    return path.read_bytes()[IN_USE_OFFSET:][:4] == IN_USE.to_bytes(4, "little")

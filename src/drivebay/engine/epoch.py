@@ -80,6 +80,7 @@ class Committer:
                 return
             self.raise_if_poisoned()
             self._verify()
+            self._files.complete()
             self._journal.arm()
             self._marks.open()
             self.armed = True
@@ -144,6 +145,7 @@ class Committer:
         """After the last flush: the image says that it is whole and not in use."""
         with self._turn:
             if self.armed and self._files.poisoned is None:
+                self.armed = False  # whoever writes after all must say so in the image first
                 self._journal.close()
                 self._marks.close()
 

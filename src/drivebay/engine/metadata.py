@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Sequence
 
 from drivebay.engine.change import Change
@@ -27,6 +28,16 @@ class MetadataFiles:
     def size(self, source: int) -> int:
         """How long a source is, in bytes."""
         return self._sources[source].size
+
+    def complete(self) -> None:
+        """Let files reach as far as writes in place may go, for `FileSource.extend` must know of growth.
+
+        What can't grow, like a device, can't be written there either.
+        """
+        for source in self._sources:
+            if source.writable:
+                with contextlib.suppress(OSError):
+                    source.extend(source.size + -source.size % source.padding)
 
     def read(self, source: int, offset: int, length: int) -> bytes:
         """``length`` bytes at ``offset``. Raises StorageError."""
