@@ -35,6 +35,18 @@ def test_the_mark_is_set_while_the_image_is_written(tmp_path: Path) -> None:
     assert image.read_bytes()[44:48] == b"v2.1"
 
 
+def test_a_descriptor_is_not_written(tmp_path: Path) -> None:
+    descriptor = make_descriptor([{TOP: "a.raw"}, {TOP: "b.hds"}], {TOP: ROOT})
+    assert len(descriptor) % 512
+    (tmp_path / "image.hdd").write_bytes(descriptor)
+    (tmp_path / "a.raw").write_bytes(bytes(2 * BLOCK))
+    (tmp_path / "b.hds").write_bytes(make_image(sectors=2 * SECTORS, entries=2, blocks=0))
+    with open_disk([tmp_path / "image.hdd"]) as disk:
+        disk.write(0, b"x" * disk.size)
+        disk.flush()
+    assert (tmp_path / "image.hdd").read_bytes() == descriptor
+
+
 def test_new_blocks_keep_to_the_grid_of_either_layout(tmp_path: Path) -> None:
     for name, data in (("new.hdd", make_image([1], blocks=1)), ("old.hdd", make_old([1], blocks=1))):
         image = tmp_path / name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from drivebay.blockmap import Journal as JournalKind
-from drivebay.blockmap import Table, WritePlan
+from drivebay.blockmap import Linear, Table, WritePlan
 from drivebay.engine.active_table import ActiveTable
 from drivebay.engine.epoch import Committer
 from drivebay.engine.first_write import FirstWrites
@@ -26,7 +26,9 @@ class ActiveLayer:
             raise StorageError(
                 ErrorKind.READ_ONLY, f"cannot be written: {reason}; open it read-only", path=path
             )
-        self._files = MetadataFiles(top.sources, durable=durable)
+        linear = {segment.source for segment in top.layer.segments if isinstance(segment, Linear)}
+        blocks = {segment.data for segment in top.layer.segments if isinstance(segment, Table)}
+        self._files = MetadataFiles(top.sources, durable=durable, data=linear | blocks)
         tables = [
             ActiveTable(segment, plan, top.sources, self._files)
             for segment in top.layer.segments

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from drivebay.engine.change import Change
 from drivebay.engine.source import FileSource
@@ -13,11 +13,13 @@ from drivebay.errors import ErrorKind, StorageError, from_os_error
 class MetadataFiles:
     """Reads, writes and syncs ``sources``; without ``durable``, syncs do nothing.
 
+    ``data`` are the numbers of those that hold what guests write; a text that only names them doesn't.
     After a sync that failed, ``poisoned`` holds the error, for nobody knows what is on the device.
     """
 
-    def __init__(self, sources: Sequence[FileSource], *, durable: bool) -> None:
+    def __init__(self, sources: Sequence[FileSource], *, durable: bool, data: Collection[int] = ()) -> None:
         self._sources = sources
+        self._data = data
         self._durable = durable
         self.poisoned: StorageError | None = None
 
@@ -30,11 +32,12 @@ class MetadataFiles:
         return self._sources[source].size
 
     def complete(self) -> None:
-        """Let files reach as far as writes in place may go, for `FileSource.extend` must know of growth.
+        """Let files with data reach as far as writes in place may go, for `FileSource.extend` must know.
 
         What can't grow, like a device, can't be written there either.
         """
-        for source in self._sources:
+        for number in self._data:
+            source = self._sources[number]
             if source.writable:
                 with contextlib.suppress(OSError):
                     source.extend(source.size + -source.size % source.padding)
