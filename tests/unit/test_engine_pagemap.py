@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from drivebay.blockmap import BlockState
+from drivebay.blockmap import BlockState, Layer, Linear
 from drivebay.engine.disk import Disk
 from drivebay.engine.mapentry import pack
 from drivebay.engine.pagemap import PAGE_BYTES, PageMap
 from drivebay.engine.source import FileSource, OpenedLayer
 from drivebay.errors import ErrorKind, StorageError
+from drivebay.model import ImageFacts
 from support.disks import KIB, MIB, ImageSpec, make_image, open_layer
 from support.threads import Gate, start
 
@@ -131,3 +133,16 @@ def test_a_page_that_was_read_before_its_table_changed_is_not_kept(tmp_path: Pat
         gate.set()
         assert early.result(60) in (bytes(5), b"later")
         assert disk.read(0, 5) == b"later"
+
+
+def test_a_file_with_places_that_an_entry_cannot_hold() -> None:
+    """Nothing but a hole is so long, but where it is taken, entries would name other files."""
+    length = 1 << 58
+    fd = os.memfd_create("hole")
+    os.truncate(fd, length)
+    layer = Layer(ImageFacts("test", "test", length), (Linear(0, length, 0, 0),))
+    source = FileSource(fd, "/memory", writable=False)
+    with pytest.raises(StorageError, match="shorten it") as caught:
+        PageMap([OpenedLayer(layer, (source,))], length, PAGE_BYTES)
+    assert caught.value.kind is ErrorKind.UNSUPPORTED
+    source.close()

@@ -87,6 +87,7 @@ class PageMap:
                 f"the chain has more than {SOURCE_LIMIT} files; merge some of its images",
                 path=opened.sources[0].path,
             )
+        _require_addressable(opened)
         above = [layer.reach for layer in self.layers[:position]]
         reach = min([opened.layer.facts.size, *above])
         self.layers.insert(position, PlacedLayer(opened, first, reach))
@@ -278,6 +279,21 @@ class PageMap:
 def _waiting(source: FileSource) -> TryRead:
     """A source's reads, on a file system that has none that don't wait."""
     return lambda views, offset, _flags: source.try_read(views, offset, 0)
+
+
+def _require_addressable(opened: OpenedLayer) -> None:
+    """Refuse files with places that a map entry can't hold; only sparse ones can be so long."""
+    packed = {s.data for s in opened.layer.segments if isinstance(s, Table) and s.packed is not None}
+    for number, source in enumerate(opened.sources):
+        limit = OFFSET_MASK + 1 << (0 if number in packed else UNIT_SHIFT)
+        if source.size > limit:
+            raise StorageError(
+                ErrorKind.UNSUPPORTED,
+                f"the file is {source.size} bytes long, but drivebay reads no more than {limit}; "
+                "if most of it is a hole, shorten it to its real length",
+                path=source.path,
+                operation="open",
+            )
 
 
 def _piece(low: int, high: int, entry: int, begin: int) -> Piece:
