@@ -42,6 +42,7 @@ class RefcountSpace:
         self._retired: deque[tuple[int, int]] = deque()  # newest operation that may use it, cluster
         self._kept_back: set[int] = set()  # free clusters that the search must not find
         self._stale_flags = True
+        self._verified = 0  # clusters up to here: their uses were held against their counts
 
     def recount(self) -> None:
         """As `Space.recount`: every use must be counted, and what is to be written in place used once."""
@@ -50,7 +51,7 @@ class RefcountSpace:
             scan = ReferenceScan(self._source, self._counts)
             self._block = scan.verify(self._tables) - 1
             self._stale_flags = scan.stale_flags
-            self._unwritten = -(-self._source.size // self._cluster)
+            self._verified = self._unwritten = -(-self._source.size // self._cluster)
 
     def take(self, oldest_operation: int) -> int | None:
         """As `Space.take`; the cluster counts as used from now on."""
@@ -133,13 +134,15 @@ class RefcountSpace:
                 self._source.zero_range(cluster * self._cluster, self._cluster, punch=True)
 
     def _clusters_of(self, raw: int, state: BlockState) -> range:
+        """What a raw entry gives back: of zeros and packed blocks, only what is verified to be theirs."""
         if state is BlockState.PACKED:
             assert self._table.packed is not None
             raws = np.array([raw], np.uint64)
             first, last = packed_clusters(self._table.packed, raws, np.uint64(self._cluster))
-            return range(int(first[0]), int(last[0]) + 1)
+            return range(int(first[0]), min(int(last[0]) + 1, self._verified))
         cluster = self._table.entry.offset(raw) // self._cluster
-        points = cluster and state in (BlockState.DATA, BlockState.ZERO, BlockState.SPLIT)
+        kept = state is BlockState.ZERO and cluster < self._verified
+        points = cluster and (kept or state in (BlockState.DATA, BlockState.SPLIT))
         return range(cluster, cluster + 1) if points else range(0)
 
     def retire_leaf(self, offset: int) -> None:
