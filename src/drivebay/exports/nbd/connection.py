@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import select
 import socket
+from time import monotonic
 from typing import Final
 
 from drivebay.engine.source import Buffer
@@ -80,7 +81,7 @@ class Connection:
             return False
         try:
             for _ in range(_ALONE):
-                count = transmission.receive(0)
+                count = self._receive_alone(transmission)
                 if not self._at_rest():
                     break
                 if count <= 0:
@@ -96,6 +97,21 @@ class Connection:
             _log.exception("a connection failed")
             self.drop("internal error")
         return False
+
+    def _receive_alone(self, transmission: Transmission) -> int:
+        """Receive, and wait a moment for it; first without sleeping, where that pays."""
+        count = transmission.receive()
+        if count >= 0:
+            return count
+        eagerness = self._shared.eagerness
+        started = monotonic()
+        until = eagerness.look_until(started)
+        while count < 0 and monotonic() < until:
+            count = transmission.receive()
+        if count < 0:
+            count = transmission.receive(0)
+            eagerness.waited(monotonic() - started)
+        return count
 
     def resume(self) -> None:
         """Send the replies that came from the workers, and go on."""

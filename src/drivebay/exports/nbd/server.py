@@ -51,7 +51,7 @@ class NbdServer:
         self._drain_timeout = drain_timeout
         self._paused: list[Listener] = []  # cannot accept for now
         self._stop = False
-        self._waiter = Waiter(self._shared.epoll)
+        self._waiter = Waiter(self._shared.epoll, self._shared.eagerness)
         self._next_tick = 0.0
         self._watch(self._workers.fd, lambda _: self._workers.collect())
 

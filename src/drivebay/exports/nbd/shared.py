@@ -12,6 +12,7 @@ from drivebay.engine.disk import Disk
 from drivebay.exports.export import Export
 from drivebay.exports.nbd.buffers import PayloadBuffers
 from drivebay.exports.nbd.plain import Slab
+from drivebay.exports.nbd.waiting import Eagerness
 from drivebay.exports.nbd.workers import Workers
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Shared:
     handlers: dict[int, Callable[[int], None]]  # by file descriptor; called with the events
     slab: Slab = field(default_factory=Slab)
     payloads: PayloadBuffers = field(default_factory=PayloadBuffers)
+    eagerness: Eagerness = field(default_factory=Eagerness)
     stats: ServerStats = field(default_factory=ServerStats)
     connections: set[Connection] = field(default_factory=set)
     handshaking: set[Connection] = field(default_factory=set)

@@ -18,29 +18,23 @@ _PENALTY: Final = 0.5  # seconds to only sleep after the processors were found c
 _CROWDED: Final = 0.1  # of the looks in a window: the system took the processor away meanwhile
 
 
-class Waiter:
-    """Waits on ``epoll``; used by one thread."""
+class Eagerness:
+    """Decides whether to look without sleeping; used by one thread."""
 
-    def __init__(self, epoll: select.epoll) -> None:
-        self._poll = epoll.poll
+    def __init__(self) -> None:
         self._eager = False  # the last sleep was short
         self._looks = 0  # in this window
         self._preempted = 0  # when this window began
         self._window_ends = 0.0
         self._sleep_until = 0.0
 
-    def wait(self, timeout: float | None) -> list[tuple[int, int]]:
-        """The next events, or none after ``timeout`` seconds."""
-        poll = self._poll
-        started = now = monotonic()
-        if self._eager and self._may_look(now):
-            while now - started < _LOOK:
-                if events := poll(0):
-                    return events
-                now = monotonic()
-        events = poll(timeout)
-        self._eager = monotonic() - started < _LOOK + _WORTH
-        return events
+    def look_until(self, now: float) -> float:
+        """How long to look, on the monotonic clock: until ``now`` where looking does not pay."""
+        return now + _LOOK if self._eager and self._may_look(now) else now
+
+    def waited(self, seconds: float) -> None:
+        """What came next came after so long."""
+        self._eager = seconds < _LOOK + _WORTH
 
     def _may_look(self, now: float) -> bool:
         """False for a while after the system kept taking the processor away from this thread."""
@@ -56,3 +50,24 @@ class Waiter:
         self._window_ends = now + (0 if crowded else _WINDOW)
         self._sleep_until = now + (_PENALTY if crowded else 0)
         return not crowded
+
+
+class Waiter:
+    """Waits on ``epoll``; used by one thread."""
+
+    def __init__(self, epoll: select.epoll, eagerness: Eagerness) -> None:
+        self._poll = epoll.poll
+        self._eagerness = eagerness
+
+    def wait(self, timeout: float | None) -> list[tuple[int, int]]:
+        """The next events, or none after ``timeout`` seconds."""
+        poll = self._poll
+        started = now = monotonic()
+        until = self._eagerness.look_until(now)
+        while now < until:
+            if events := poll(0):
+                return events
+            now = monotonic()
+        events = poll(timeout)
+        self._eagerness.waited(monotonic() - started)
+        return events
