@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from drivebay.errors import ErrorKind, StorageError
+from drivebay.formats.parallels.header import MAGIC_1
 from support.disks import open_disk
 from support.parallels_images import (
     BLOCK,
@@ -94,3 +95,19 @@ def test_a_split_bundle(tmp_path: Path) -> None:
     assert sorted(entries((tmp_path / "b.hds").read_bytes(), 2)) == [1, 2]
     assert [(tmp_path / name).read_bytes()[44:48] for name in ("a.hds", "b.hds")] == [b"v2.1"] * 2
     assert (tmp_path / "c.raw").read_bytes()[BLOCK : BLOCK + 2048] == b"z" * 2048
+
+
+def test_a_bundle_whose_pieces_have_tables_of_different_sizes(tmp_path: Path) -> None:
+    """In the older layout a piece's blocks begin right behind its table."""
+    image = tmp_path / "DiskDescriptor.hdd"
+    old = {"magic": MAGIC_1, "sectors": 4 * SECTORS, "data_offset": 0}
+    descriptor = make_descriptor([{TOP: "a.hds"}, {TOP: "b.hds"}], {TOP: ROOT}, sectors=8 * SECTORS)
+    image.write_bytes(descriptor)
+    (tmp_path / "a.hds").write_bytes(make_image(blocks=0, first=4608, entries=1100, **old))
+    (tmp_path / "b.hds").write_bytes(make_image([1], blocks=1, first=512, **old))
+    with open_disk([image]) as disk:
+        for start in (0, 5 * BLOCK):
+            disk.write(start, b"z" * 512)
+        assert disk.read(4 * BLOCK, BLOCK + 512) == b"\1" * BLOCK + b"z" * 512
+    assert entries((tmp_path / "a.hds").read_bytes()) == (9, 0, 0, 0)
+    assert entries((tmp_path / "b.hds").read_bytes()) == (1, 1 + SECTORS, 0, 0)

@@ -93,7 +93,7 @@ def plan_of(pieces: Sequence[Piece]) -> tuple[WritePlan | None, str | None]:
     plan = WritePlan(
         allocator=Allocator.BUMP_EOF,
         unit=block,
-        first=max(header.first_block for header in headers),
+        first=min(header.first_block for header in headers),  # a small piece has a small table
         align=block if _on_grid(headers) else SECTOR,
         marks=tuple(mark for piece in pieces for mark in _marks(piece)),
     )
