@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -177,14 +178,23 @@ class Committer:
     def _bring(self, epoch: Epoch) -> None:
         below: list[Change] = []
         above: list[Change] = []
-        for number, active in enumerate(self._tables):
-            values = {block: value for (table, block), value in epoch.entries.items() if table == number}
-            if values:
-                entries, directory = active.changes(values)
-                below += entries
-                above += directory
+        values: defaultdict[int, dict[int, int]] = defaultdict(dict)  # there may be thousands of tables
+        for (number, block), value in epoch.entries.items():
+            values[number][block] = value
+        for number in sorted(values):
+            entries, directory = self._changes(number, values[number])
+            below += entries
+            above += directory
         self._reserve()
         self._journal.publish([below, above])
+
+    def _changes(self, number: int, values: dict[int, int]) -> tuple[list[Change], list[Change]]:
+        active = self._tables[number]
+        try:
+            return active.changes(values)
+        except OSError as error:
+            path = self._files.path(active.table.source)
+            raise from_os_error(error, "make room for a new leaf table", path=path) from error
 
     def _reserve(self) -> None:
         """All data, and what new entries rely on, is durable when this returns."""
@@ -221,5 +231,8 @@ class Committer:
             for number, block in self.epoch.entries:
                 self._map.pin(*self._tables[number].table.span(block))
             newest = self._operations.newest
-        for number, active in enumerate(self._tables):
-            active.release([raw for table, raw in epoch.freed if table == number], newest)
+        freed: dict[int, list[int]] = {number: [] for number, _ in epoch.entries}
+        for number, raw in epoch.freed:
+            freed[number].append(raw)
+        for number, raws in freed.items():
+            self._tables[number].release(raws, newest)

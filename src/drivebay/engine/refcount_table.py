@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -110,7 +111,7 @@ class RefcountTable:
         most = max(_CACHE_BYTES // counts.nbytes, 2)
         if len(self._blocks) > most:
             unchanged = (known for known in self._blocks if known != block and not self._is_changed(known))
-            for known in list(unchanged)[: len(self._blocks) - most]:
+            for known in list(islice(unchanged, len(self._blocks) - most)):
                 del self._blocks[known]
         return counts
 
