@@ -55,7 +55,7 @@ def test_what_was_a_state_stays_it(disk: Path) -> None:
         assert {name: after[name] for name in files if name != DESCRIPTOR} == {
             name: data for name, data in files.items() if name != DESCRIPTOR
         }
-    assert [part.id for part in made.facts.parts] == list(states)
+    assert [part.id for part in made.facts.parts] == list(reversed(states))
     for name, expected in {"": bytes(content), **states}.items():
         with package.open(disk, part=name) as opened:
             assert_same(opened.read(0, opened.size), expected, 0)

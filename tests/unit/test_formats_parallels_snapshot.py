@@ -52,7 +52,7 @@ ONE = bundle(make_descriptor([{TOP: "top.hds"}], {TOP: ROOT}), {"top.hds": make_
 def test_the_newest_state_keeps_the_well_known_name() -> None:
     kept = f"{{{NEW}}}"
     files, root = snapped(ONE)
-    assert shots(root) == [(kept, ROOT), (TOP, kept)]
+    assert shots(root) == [(TOP, kept), (kept, ROOT)]  # the newest first, which libphdi relies on
     assert root.find("Snapshots/TopGUID") is None
     top, below = image_of(files), image_of(part(files, kept))
     assert (top[0].facts.parent_part, top[0].sources) == (kept, ("abcdef00.0.hds",))
@@ -68,7 +68,7 @@ def test_where_the_top_has_its_own_name_the_next_has_too(named: str) -> None:
     descriptor = make_descriptor([{guid(7): "top.hds"}], given, top=named)
     files, root = snapped(bundle(descriptor, {"top.hds": make_image([1])}))
     assert root.findtext("Snapshots/TopGUID") == f"{{{NEW}}}"
-    assert shots(root) == [(guid(7), ROOT), (f"{{{NEW}}}", guid(7))]
+    assert shots(root) == [(f"{{{NEW}}}", guid(7)), (guid(7), ROOT)]
     assert parallels.FORMAT.open(files).facts.parent_part == guid(7)
 
 
@@ -77,7 +77,7 @@ def test_snapshot_upon_snapshot() -> None:
     for number in range(1, 5):
         files, root = snapped(files, UUID(int=number << 100))
     names = [f"{{{UUID(int=number << 100)}}}" for number in range(1, 5)]
-    assert shots(root) == [*zip(names, [ROOT, *names], strict=False), (TOP, names[-1])]
+    assert shots(root) == list(zip([TOP, *reversed(names)], [*reversed(names), ROOT], strict=True))
     layers = [image_of(part(files, name)) for name in ["", *reversed(names)]]
     assert [layer.facts.parent_part for layer, *_ in layers] == [*reversed(names), ""]
     assert read_layers(layers, 0, BLOCK) == b"\1" * BLOCK

@@ -21,7 +21,8 @@ def snapshot(files: Files, layer: Layer, identifier: UUID) -> Iterator[FileChang
 
     Where the newest state has the well-known GUID, the empty one takes that over, and what is kept is called
     ``identifier``; else the empty one is, and becomes the TopGUID. So a program that doesn't know TopGUID
-    finds the newest state as before. Raises StorageError: UNSUPPORTED for what is no bundle, or not writable.
+    finds the newest state as before; it is also the first Shot, for those that go by that.
+    Raises StorageError: UNSUPPORTED for what is no bundle, or not writable.
     """
     if layer.facts.variant != "bundle" or layer.plan is None:
         what = layer.refusal or "it is a single file, and only a bundle has snapshots"
@@ -36,7 +37,7 @@ def snapshot(files: Files, layer: Layer, identifier: UUID) -> Iterator[FileChang
         size = (number(storage, "End") - number(storage, "Start")) * SECTOR
         yield from empty_file(new_header(size, block, version, UNDECIDED), name)
         _rename(storage, "Image", newest, kept)
-        _append(storage, "Image", GUID=_braced(empty), Type="Compressed", File=name)
+        storage.append(_element("Image", GUID=_braced(empty), Type="Compressed", File=name))
     _enter(root, descriptor, kept, empty)
     yield FileWrite(0, _text(files, root))
 
@@ -56,8 +57,8 @@ def _enter(root: Element, descriptor: Descriptor, kept: UUID, empty: UUID) -> No
         snapshots = SubElement(root, "Snapshots")
     _rename(snapshots, "Shot", descriptor.top, kept)
     if kept not in (guid(shot, "GUID") for shot in snapshots.iterfind("Shot")):
-        _append(snapshots, "Shot", GUID=_braced(kept), ParentGUID=_braced(NULL_UUID))
-    _append(snapshots, "Shot", GUID=_braced(empty), ParentGUID=_braced(kept))
+        snapshots.insert(0, _element("Shot", GUID=_braced(kept), ParentGUID=_braced(NULL_UUID)))
+    snapshots.insert(0, _element("Shot", GUID=_braced(empty), ParentGUID=_braced(kept)))
     top = snapshots.find("TopGUID")
     if top is None and empty != TOP:
         top = Element("TopGUID")
@@ -72,10 +73,11 @@ def _rename(parent: Element, tag: str, old: UUID, new: UUID) -> None:
             element.text = _braced(new)
 
 
-def _append(parent: Element, tag: str, **texts: str) -> None:
-    element = SubElement(parent, tag)
+def _element(tag: str, **texts: str) -> Element:
+    element = Element(tag)
     for name, text in texts.items():
         SubElement(element, name).text = text
+    return element
 
 
 def _braced(identifier: UUID) -> str:
