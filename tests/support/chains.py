@@ -30,6 +30,7 @@ SHAPES = (
     "long-parent",
     "odd-size",
     "raw",
+    "parallels-states",
 )
 
 
@@ -39,6 +40,7 @@ def specs_of(shape: str, block: int) -> tuple[ImageSpec, ...]:
     vdi = ImageSpec(size, block)
     raw = ImageSpec(size, format="raw")
     short = size - block - 5 * 512
+    state = ImageSpec(size - _ODD, block, format="parallels", linked=False)  # its bundle knows its parent
     return {
         "dynamic": (vdi,),
         "fixed": (ImageSpec(size, block, "fixed"),),
@@ -52,6 +54,7 @@ def specs_of(shape: str, block: int) -> tuple[ImageSpec, ...]:
         "long-parent": (ImageSpec(size + block + _ODD, block), ImageSpec(size - _ODD, block)),
         "odd-size": (ImageSpec(size - _ODD, block), ImageSpec(size - _ODD, block)),
         "raw": (raw,),
+        "parallels-states": (state, state, state),
     }[shape]
 
 

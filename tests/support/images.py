@@ -26,7 +26,7 @@ class ImageSpec:
     """One image to be made; ``size`` and ``block`` in bytes.
 
     ``variant`` is the format's own choice where it is ``None``; ``options`` are further fields of the
-    format's options, as pairs.
+    format's options, as pairs. Where it isn't ``linked``, the image itself doesn't record its parent.
     """
 
     size: int
@@ -34,6 +34,7 @@ class ImageSpec:
     variant: str | None = None
     format: str = "vdi"
     options: tuple[tuple[str, object], ...] = ()
+    linked: bool = True
 
     @property
     def extension(self) -> str:
@@ -53,7 +54,7 @@ def make_image(path: Path, spec: ImageSpec, parent: Path | None = None, **reques
     kind = format_named(spec.format)
     assert kind.create is not None
     assert not path.exists()
-    link = link_to(parent, path.parent) if parent else None
+    link = link_to(parent, path.parent) if parent and spec.linked else None
     apply_changes(path, kind.create(request_for(path.name, spec, link, **request)))
 
 
