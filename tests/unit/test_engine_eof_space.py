@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 
 import pytest
 
-from drivebay.blockmap import Allocator, BlockState, Entry, Field, Rule, Table, WritePlan
+from drivebay.blockmap import Allocator, BlockState, Directory, Entry, Field, Rule, Table, WritePlan
 from drivebay.engine.eof_space import EofSpace
 from drivebay.engine.source import FileSource
 from drivebay.errors import ErrorKind, StorageError
@@ -103,3 +104,51 @@ def test_a_format_that_can_count_no_further_is_full() -> None:
     with pytest.raises(StorageError, match="can't count further") as caught:
         space.take(ALWAYS)
     assert caught.value.kind is ErrorKind.NO_SPACE
+
+
+def test_a_directory_full_of_nothing_costs_next_to_nothing() -> None:
+    """2^44 blocks, and not one leaf table."""
+    started = time.monotonic()
+    space, _ = two_levels([], per_leaf=1 << 24, leaves=1 << 20)
+    assert space.take(ALWAYS) is not None
+    assert time.monotonic() - started < 10
+
+
+def test_one_leaf_table_for_many_entries_is_refused_at_once() -> None:
+    started = time.monotonic()
+    with pytest.raises(StorageError, match="points to a place which another one points to"):
+        two_levels([1] * 5000, per_leaf=1 << 16, leaves=1 << 20)
+    assert time.monotonic() - started < 10
+
+
+def test_more_blocks_than_the_file_has_room_for_are_refused() -> None:
+    with pytest.raises(StorageError, match="points to a place which another one points to"):
+        space_of([2] * 100, FIRST + BLOCK)
+
+
+def test_a_mirror_that_points_outside_of_the_file_is_refused() -> None:
+    """Else the first commit would find it, and no commit would ever succeed."""
+    with pytest.raises(StorageError, match="in a table that points outside the file"):
+        two_levels([], per_leaf=512, leaves=8, mirror=[0, 1 << 20])
+
+
+def two_levels(
+    directory: list[int], *, per_leaf: int, leaves: int, mirror: list[int] | None = None
+) -> tuple[EofSpace, FileSource]:
+    """The space of a table of ``leaves`` leaf tables, whose directory begins with these sectors."""
+    fd = os.memfd_create("image")
+    os.pwrite(fd, struct.pack(f"<{len(directory)}I", *directory), ROOT)
+    second = ROOT + leaves * 4
+    os.pwrite(fd, struct.pack(f"<{len(mirror or [])}I", *(mirror or [])), second)
+    os.ftruncate(fd, max(second + leaves * 4, 1 << 20))
+    file = FileSource(fd, "/memory", writable=True)
+    entry = Entry(4, "<", (Rule(0xFFFFFFFF, 0, BlockState.ABSENT),), 0xFFFFFFFF, 512)
+    length = leaves * per_leaf * BLOCK
+    table = Table(
+        *(0, length, BLOCK, 0, ROOT, entry),
+        directory=Directory(entry, per_leaf, leaves),
+        mirrors=(second,) if mirror else (),
+    )
+    space = EofSpace(file, file, table, WritePlan(Allocator.BUMP_EOF, unit=BLOCK, leaf=per_leaf * 4))
+    space.recount()
+    return space, file

@@ -16,8 +16,8 @@ import numpy as np
 from drivebay.blockmap import BlockState, Table, WritePlan
 from drivebay.engine.change import Change
 from drivebay.engine.source import FileSource
-from drivebay.engine.space import encode, unsafe_table, used_offsets
-from drivebay.engine.tables import Entries, table_places
+from drivebay.engine.space import encode, table_places, unsafe_table, used_offsets
+from drivebay.engine.tables import Entries
 from drivebay.errors import ErrorKind, StorageError
 
 
@@ -40,19 +40,33 @@ class EofSpace:
 
     def recount(self) -> None:
         """Read the table: where its blocks end. Raises CORRUPT where two of them overlap."""
-        table, path = self._table, self._source.path
-        none = np.zeros(0, np.uint64)
-        blocks = np.concatenate([none, *used_offsets(table, self._source, self._data)])
-        if (blocks < self._plan.first + self._plan.lead).any():
-            raise unsafe_table(path, table, "points into the image's own tables")
+        table = self._table
+        own = table_places(table, self._source)
+        if _overlap(own):  # first: entries could be there to be read again and again
+            raise self._shared()
+        blocks = self._blocks()
         taken = [(blocks - np.uint64(self._plan.lead), table.block + self._plan.lead)]
-        if self._source is self._data:
-            taken += table_places(table, self._source)
-        if _overlap(taken):
-            raise unsafe_table(path, table, "points to a place which another one points to")
+        if _overlap(taken + own if self._source is self._data else taken):
+            raise self._shared()
         last = int(blocks.max()) + table.block if len(blocks) else 0
         self._next = self._aligned(max(self._plan.first, last, self._end()))
         self._data.extend(last)  # the file may end within its last block
+
+    def _blocks(self) -> Entries:
+        """Where all blocks lie; the memory goes by how many the file has room for."""
+        parts, count = [np.zeros(0, np.uint64)], 0
+        for offsets in used_offsets(self._table, self._source, self._data):
+            if (offsets < self._plan.first + self._plan.lead).any():
+                raise unsafe_table(self._source.path, self._table, "points into the image's own tables")
+            parts.append(offsets)
+            count += len(offsets)
+            if (count - 1) * self._table.block > self._data.size:
+                raise self._shared()
+        return np.concatenate(parts)
+
+    def _shared(self) -> StorageError:
+        fault = "points to a place which another one points to"
+        return unsafe_table(self._source.path, self._table, fault)
 
     def _end(self) -> int:
         """Where the file ends, without its tail."""

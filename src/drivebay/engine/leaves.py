@@ -95,7 +95,7 @@ class EntryWriter:
         assert self._table.directory is not None
         count, step = self._table.directory.per_leaf, self._table.entry.step
         if old is None:
-            content = bytearray(self._encoded([self._plan.absent] * count))
+            content = bytearray(self._encoded([self._plan.absent])) * count
         else:
             content = bytearray(self._files.read(self._table.source, old, count * step))
         for index, value in values.items():

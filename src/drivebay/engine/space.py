@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+import numpy as np
+
 from drivebay.blockmap import BlockState, Field, Table
 from drivebay.engine.change import Change
 from drivebay.engine.source import FileSource
-from drivebay.engine.tables import Entries, offsets_of, read_blocks
+from drivebay.engine.tables import Entries, leaf_states, offsets_of, position, read_blocks, read_directory
 from drivebay.errors import ErrorKind, StorageError
 
 _CHUNK = 1 << 20
@@ -53,14 +55,61 @@ def used_offsets(table: Table, source: FileSource, data: FileSource) -> Iterator
 
     Raises CORRUPT for entries that point outside of the file: a write would make them point to new data.
     """
-    for first in range(0, table.count, _CHUNK):
-        blocks = read_blocks(table, source, data, first, min(_CHUNK, table.count - first))
+    for first, count in _stretches(table, source):
+        blocks = read_blocks(table, source, data, first, count)
         if (blocks.states == int(BlockState.CORRUPT)).any():
             raise unsafe_table(source.path, table, "points outside the file")
         placed = blocks.states == int(BlockState.DATA)
         offsets = offsets_of(table.entry, blocks.raw)
         placed |= (blocks.states == int(BlockState.SPLIT)) & (offsets != 0)
         yield offsets[placed]
+
+
+def _stretches(table: Table, source: FileSource) -> Iterator[tuple[int, int]]:
+    """Ranges of blocks (first, count) with all entries: there are none where there is no leaf table."""
+    if table.directory is None:
+        yield from _chunks(0, table.count)
+        return
+    per_leaf = table.directory.per_leaf
+    for number, _, states in _directory(table, source, table.root):
+        present = np.flatnonzero(states == int(BlockState.DATA)) + number
+        for run in np.split(present, np.flatnonzero(np.diff(present) > 1) + 1):
+            if len(run):
+                yield from _chunks(int(run[0]) * per_leaf, min((int(run[-1]) + 1) * per_leaf, table.count))
+
+
+def _chunks(first: int, end: int) -> Iterator[tuple[int, int]]:
+    return ((start, min(_CHUNK, end - start)) for start in range(first, end, _CHUNK))
+
+
+def _directory(table: Table, source: FileSource, root: int) -> Iterator[tuple[int, Entries, Entries]]:
+    """The entries of the directory at ``root``, chunk by chunk: number of the first, raw ones, states."""
+    assert table.directory is not None
+    for first, count in _chunks(0, -(-table.count // table.directory.per_leaf)):
+        raw = read_directory(table, source, root, first, count)
+        states = leaf_states(table, source, raw)
+        if (states == int(BlockState.CORRUPT)).any():
+            raise unsafe_table(source.path, table, "lies in a table that points outside the file")
+        yield first, raw, states
+
+
+def table_places(table: Table, source: FileSource) -> list[tuple[Entries, int]]:
+    """What the table itself takes in its file: (beginnings, length of each) of its parts.
+
+    Raises CORRUPT for a directory or mirror that points outside of the file.
+    """
+    if table.directory is None:
+        end = position(table, table.root, table.count)
+        return [(np.array([table.root], np.uint64), end - table.root)]
+    places: list[tuple[Entries, int]] = []
+    directory = table.directory
+    count = -(-table.count // directory.per_leaf)
+    for root in (table.root, *table.mirrors):
+        for _, raw, states in _directory(table, source, root):
+            leaves = offsets_of(directory.entry, raw[states == int(BlockState.DATA)])
+            places.append((leaves, directory.per_leaf * table.entry.step))
+        places.append((np.array([root], np.uint64), count * directory.entry.step))
+    return places
 
 
 def unsafe_table(path: str, table: Table, fault: str) -> StorageError:

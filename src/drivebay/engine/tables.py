@@ -113,22 +113,6 @@ def leaf_states(table: Table, source: FileSource, raw: Entries) -> Entries:
     return states
 
 
-def table_places(table: Table, source: FileSource) -> list[tuple[Entries, int]]:
-    """What the table itself takes in its file: (beginnings, length of each) of its parts."""
-    if table.directory is None:
-        end = position(table, table.root, table.count)
-        return [(np.array([table.root], np.uint64), end - table.root)]
-    places: list[tuple[Entries, int]] = []
-    directory = table.directory
-    count = -(-table.count // directory.per_leaf)
-    for root in (table.root, *table.mirrors):
-        raw = read_directory(table, source, root, 0, count)
-        leaves = offsets_of(directory.entry, raw[leaf_states(table, source, raw) == _DATA])
-        places.append((leaves, directory.per_leaf * table.entry.step))
-        places.append((np.array([root], np.uint64), count * directory.entry.step))
-    return places
-
-
 def _two_levels(table: Table, source: FileSource, data: FileSource, first: int, count: int) -> Blocks:
     assert table.directory is not None
     per_leaf, entry = table.directory.per_leaf, table.directory.entry
