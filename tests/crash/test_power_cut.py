@@ -18,15 +18,16 @@ from support.recording import Change, stage_of
 
 BLOCK = 512 * KIB
 SIZE = BLOCKS * BLOCK
-VDI_CHAINS = (
+CHAINS = (
     CrashCase("vdi-fixed", (ImageSpec(SIZE, BLOCK, "fixed"),), BLOCK),
     CrashCase(
         "vdi-mixed",
         (ImageSpec(SIZE - MIB - 3 * KIB, MIB), ImageSpec(SIZE, BLOCK), ImageSpec(SIZE, BLOCK)),
         BLOCK,
     ),
+    CrashCase("parallels-states", (ImageSpec(SIZE, BLOCK, format="parallels", linked=False),) * 2, BLOCK),
 )
-CASES = [*crash_cases(), *VDI_CHAINS]
+CASES = [*crash_cases(), *CHAINS]
 SCRIPTS: dict[str, Script] = {
     "allocate": allocate,
     "reuse": reuse,
