@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from drivebay.engine.source import FileSource
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.formats.parallels.header import MAGIC_1
 from support.disks import open_disk
@@ -111,3 +112,31 @@ def test_a_bundle_whose_pieces_have_tables_of_different_sizes(tmp_path: Path) ->
         assert disk.read(4 * BLOCK, BLOCK + 512) == b"\1" * BLOCK + b"z" * 512
     assert entries((tmp_path / "a.hds").read_bytes()) == (9, 0, 0, 0)
     assert entries((tmp_path / "b.hds").read_bytes()) == (1, 1 + SECTORS, 0, 0)
+
+
+def test_a_flush_syncs_only_what_it_changed_beyond_the_data(tmp_path: Path) -> None:
+    """Data may be in any file, so the first sync is for all; then only one file's table changes."""
+    image = tmp_path / "DiskDescriptor.hdd"
+    pieces = [f"{number}.hds" for number in range(4)]
+    shots = [{TOP: name} for name in pieces]
+    image.write_bytes(make_descriptor(shots, {TOP: ROOT}, sectors=16 * SECTORS))
+    for name in pieces:
+        (tmp_path / name).write_bytes(make_image(blocks=0))
+    synced: list[str] = []
+
+    class CountedSource(FileSource):
+        def sync(self) -> None:
+            synced.append(Path(self.path).name)
+            super().sync()
+
+    def counted(fd: int, path: str, writable: bool) -> FileSource:
+        return CountedSource(fd, path, writable=writable)
+
+    with open_disk([image], source=counted) as disk:
+        disk.write(0, b"armed")
+        disk.flush()
+        synced.clear()
+        disk.write(5 * BLOCK, b"new")
+        disk.flush()
+        assert sorted(synced[:-1]) == sorted([*pieces, image.name])
+        assert synced[-1] == "1.hds"

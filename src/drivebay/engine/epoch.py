@@ -202,7 +202,9 @@ class Committer:
         *before, last = stages or [[]]
         for stage in before:
             self._files.write_stage(stage)
-        self._files.write_stage([*last, *self._marks.changes()])
+        for change in (*last, *self._marks.changes()):
+            self._files.write(change)
+        self._files.sync()
         for active in self._tables:
             active.space.reserved()
 

@@ -61,18 +61,19 @@ class MetadataFiles:
             raise from_os_error(error, "write metadata", path=file.path, offset=change.offset) from error
 
     def write_stage(self, changes: Iterable[Change]) -> None:
-        """Write all changes of a stage, and sync."""
+        """Write all changes of a stage, and sync the files that they are in: there may be thousands."""
+        changed: set[int] = set()
         for change in changes:
             self.write(change)
-        self.sync()
+            changed.add(change.source)
+        self._sync(self._sources[number] for number in sorted(changed))
 
     def sync(self) -> None:
         """Everything written so far, data too, is durable when this returns. Raises StorageError."""
-        if not self._durable:
-            return
-        for source in self._sources:
-            if not source.writable:
-                continue
+        self._sync(source for source in self._sources if source.writable)
+
+    def _sync(self, sources: Iterable[FileSource]) -> None:
+        for source in sources if self._durable else ():
             try:
                 source.sync()
             except OSError as error:
