@@ -134,7 +134,7 @@ REFUSED = [
     (b"<a>" * 40 + b"</a>" * 40, "nested", CORRUPT),
     (replaced("<Snapshots>", "<Snapshots>&undefined;"), "no XML", CORRUPT),
     (b"<other/>", "root", CORRUPT),
-    (b"<Parallels_disk_image>" + b" " * (4 << 20) + b"</Parallels_disk_image>", "at most", CORRUPT),
+    (b"<Parallels_disk_image>" + b" " * (4 << 20) + b"</Parallels_disk_image>", "longer", CORRUPT),
     (replaced('"1.0">', '"2.0">'), "version", UNSUPPORTED),
     (replaced("</Disk_size>", "</Disk_size><Padding>1</Padding>"), "Padding", UNSUPPORTED),
     (

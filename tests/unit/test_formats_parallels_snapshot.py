@@ -131,6 +131,16 @@ def test_a_single_file_and_an_older_state_get_none() -> None:
         assert caught.value.kind is ErrorKind.UNSUPPORTED
 
 
+def test_an_odd_descriptor_does_not_become_a_broken_one() -> None:
+    text = make_descriptor([{TOP: "top.hds"}], {TOP: ROOT}).replace(
+        b"<Snapshots>", b"<Snapshots/><Snapshots>"
+    )
+    files = bundle(text, {"top.hds": make_image()})
+    assert parallels.FORMAT.open(files).plan is not None
+    with pytest.raises(StorageError, match="two snapshots are called"):
+        snapped(files)
+
+
 def test_a_descriptor_that_would_be_too_large_is_not_written() -> None:
     text = make_descriptor([{TOP: "top.hds"}], {TOP: ROOT})
     full = text.replace(

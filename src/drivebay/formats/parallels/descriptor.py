@@ -63,15 +63,20 @@ class _DescriptorError(Exception):
 
 def read_descriptor(files: Files) -> Descriptor:
     """Parse and check the descriptor; opens no other file. Raises StorageError (CORRUPT, UNSUPPORTED)."""
+    return parse_descriptor(files.read(0, MAX_SIZE + 1), files.path)
+
+
+def parse_descriptor(data: bytes, path: str) -> Descriptor:
+    """As `read_descriptor`, of the text itself; ``path`` is for messages."""
     try:
-        if files.size > MAX_SIZE:
-            raise _DescriptorError(f"it has {files.size} bytes, but {MAX_SIZE} at most are possible")
-        return _descriptor(parse(files.read(0, MAX_SIZE)))
+        if len(data) > MAX_SIZE:
+            raise _DescriptorError(f"it is longer than {MAX_SIZE} bytes, which no descriptor is")
+        return _descriptor(parse(data))
     except (_DescriptorError, XmlError) as error:
         kind = error.kind if isinstance(error, _DescriptorError) else ErrorKind.CORRUPT
         remedy = _UNKNOWN if kind is ErrorKind.UNSUPPORTED else _DAMAGED
         message = f"Parallels disk descriptor: {error}; {remedy}"
-        raise StorageError(kind, message, path=files.path, offset=0, operation="open") from None
+        raise StorageError(kind, message, path=path, offset=0, operation="open") from None
 
 
 def _descriptor(root: Element) -> Descriptor:

@@ -10,7 +10,15 @@ from xml.etree.ElementTree import Element, SubElement
 from drivebay.blockmap import FileChange, Files, FileWrite, Layer, Table
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.formats.parallels.create import DEFAULT_BLOCK, empty_file, new_header
-from drivebay.formats.parallels.descriptor import MAX_SIZE, TOP, Descriptor, guid, number, read_descriptor
+from drivebay.formats.parallels.descriptor import (
+    MAX_SIZE,
+    TOP,
+    Descriptor,
+    guid,
+    number,
+    parse_descriptor,
+    read_descriptor,
+)
 from drivebay.formats.parallels.header import MAGIC_1, read_header
 from drivebay.formats.parallels.xmltree import parse
 from drivebay.model import NULL_UUID, SECTOR, UNDECIDED
@@ -86,8 +94,9 @@ def _braced(identifier: UUID) -> str:
 
 def _text(files: Files, root: Element) -> bytes:
     ElementTree.indent(root, " " * 4)
-    text: bytes = ElementTree.tostring(root, "UTF-8", xml_declaration=True)
-    if len(text) >= MAX_SIZE:
+    text: bytes = ElementTree.tostring(root, "UTF-8", xml_declaration=True) + b"\n"
+    if len(text) > MAX_SIZE:
         message = f"with one more snapshot the descriptor would be larger than {MAX_SIZE} bytes; merge some"
         raise StorageError(ErrorKind.UNSUPPORTED, message, path=files.path, operation="snapshot")
-    return text + b"\n"
+    parse_descriptor(text, files.path)  # an odd one, read leniently, must not become a broken one
+    return text
