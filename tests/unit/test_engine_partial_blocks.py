@@ -90,3 +90,22 @@ def test_an_older_reader_does_not_see_the_old_place_emptied(
     disk.flush()
     gate.set()
     assert found.result(60) == b"\1" * 4096
+
+
+def test_a_file_that_ends_within_the_disks_last_block_keeps_its_footer(tmp_path: Path) -> None:
+    path = tmp_path / "cut.vhd"
+    size = 3 * vhd.BLOCK + 4096
+    sizes = {"original_size": size, "current_size": size}
+    entries = (*(vhd.ABSENT,) * 3, vhd.sector(0))
+    whole = vhd.make_image(entries=entries, bitmaps=[vhd.PRESENT], footer=sizes)
+    path.write_bytes(whole[: vhd.FIRST + 512 + 4096] + whole[-512:])
+    before = path.read_bytes()
+    with open_disk([path]) as disk:
+        disk.verify_writable()
+        assert path.read_bytes() == before
+        disk.write(3 * vhd.BLOCK, b"\2" * 4096)
+        assert path.read_bytes()[-512:] == before[-512:]
+        disk.write(0, b"\3" * 4096)
+        assert path.read_bytes()[-512:] == before[-512:]
+        assert disk.read(3 * vhd.BLOCK, 4096) == b"\2" * 4096
+        assert disk.read(0, 8192) == b"\3" * 4096 + bytes(4096)

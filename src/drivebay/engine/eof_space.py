@@ -50,7 +50,6 @@ class EofSpace:
             raise self._shared()
         last = int(blocks.max()) + table.block if len(blocks) else 0
         self._next = self._aligned(max(self._plan.first, last, self._end()))
-        self._data.extend(last)  # the file may end within its last block
 
     def _blocks(self) -> Entries:
         """Where all blocks lie; the memory goes by how many the file has room for."""
@@ -97,6 +96,7 @@ class EofSpace:
 
     def _again(self, offset: int) -> int:
         try:
+            self._data.extend(offset - self._plan.lead + self._plan.unit)  # it may end within it
             self._data.zero_range(offset - self._plan.lead, self._plan.unit, punch=self._plan.punch)
         except BaseException:
             self._free.append(offset)
