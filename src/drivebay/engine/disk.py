@@ -20,6 +20,7 @@ from drivebay.engine.reader import Reader
 from drivebay.engine.runs import Run
 from drivebay.engine.shared import Shared
 from drivebay.engine.source import Buffer, OpenedLayer
+from drivebay.engine.space import ranges_with_tables
 from drivebay.engine.stats import DiskStats
 from drivebay.errors import ErrorKind, StorageError, from_os_error
 from drivebay.model import CacheMode, Extent
@@ -308,16 +309,18 @@ def _require_empty(layer: OpenedLayer, size: int, *, writable: bool) -> None:
             "create it with this disk as its parent",
             path=path,
         )
-    alone = PageMap([layer], size, PAGE_BYTES)
-    for index in alone.span(0, size):
-        if any(_entries_of(alone, index, path)):
-            raise StorageError(
-                ErrorKind.INVALID, "a new active layer must be empty; create a new one", path=path
-            )
-
-
-def _entries_of(page_map: PageMap, index: int, path: str) -> array[int]:
     try:
-        return page_map.build(index)[0]
+        empty = _is_empty(layer, size)
     except OSError as error:
         raise from_os_error(error, "read a block table", path=path) from error
+    if not empty:
+        raise StorageError(ErrorKind.INVALID, "a new active layer must be empty; create a new one", path=path)
+
+
+def _is_empty(layer: OpenedLayer, size: int) -> bool:
+    alone = PageMap([layer], size, PAGE_BYTES)
+    return not any(
+        any(alone.build(index)[0])
+        for offset, length in ranges_with_tables(layer)
+        for index in alone.span(offset, length)
+    )

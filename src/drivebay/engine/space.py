@@ -9,7 +9,7 @@ import numpy as np
 
 from drivebay.blockmap import BlockState, Field, Table
 from drivebay.engine.change import Change
-from drivebay.engine.source import FileSource
+from drivebay.engine.source import FileSource, OpenedLayer
 from drivebay.engine.tables import Entries, leaf_states, offsets_of, position, read_blocks, read_directory
 from drivebay.errors import ErrorKind, StorageError
 
@@ -63,6 +63,17 @@ def used_offsets(table: Table, source: FileSource, data: FileSource) -> Iterator
         offsets = offsets_of(table.entry, blocks.raw)
         placed |= (blocks.states == int(BlockState.SPLIT)) & (offsets != 0)
         yield offsets[placed]
+
+
+def ranges_with_tables(opened: OpenedLayer) -> Iterator[tuple[int, int]]:
+    """The parts (offset, length) of the disk that a layer may have bytes for: no leaf table, no bytes."""
+    for segment in opened.layer.segments:
+        if not isinstance(segment, Table):
+            yield segment.start, segment.length
+            continue
+        for first, count in _stretches(segment, opened.sources[segment.source]):
+            begin = first * segment.block
+            yield segment.start + begin, min(count * segment.block, segment.length - begin)
 
 
 def _stretches(table: Table, source: FileSource) -> Iterator[tuple[int, int]]:
