@@ -1,26 +1,64 @@
-"""The interop matrix as a table at the end of a run that measured it.
+"""What a whole run has to say beside its single tests: the interop matrix, the number of crash states.
 
-With ``DRIVEBAY_INTEROP_PAGE`` set to a path, the table goes into that page, too.
+With ``DRIVEBAY_INTEROP_PAGE`` set to a path, the matrix goes into that page, too.
 """
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 
 import pytest
 
+CRASH_STATES_AT_LEAST = 1000  # for each format
+
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table from what the tests recorded."""
-    passed = terminalreporter.getreports("passed")
-    rows = [value for report in passed for name, value in report.user_properties if name == "interop"]
+    """Print what the tests recorded."""
+    _interop_matrix(terminalreporter)
+    if states := _crash_states(terminalreporter):
+        terminalreporter.section("crash states examined")
+        for name, (number, whole) in sorted(states.items()):
+            terminalreporter.write_line(f"{name}: {number}" + ("" if whole else " (not all cases ran)"))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A format of which all cases ran, with too few states, fails the run."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    few = [
+        name
+        for name, (number, whole) in (_crash_states(reporter) if reporter else {}).items()
+        if whole and number < CRASH_STATES_AT_LEAST
+    ]
+    if few:
+        print(f"\nfewer than {CRASH_STATES_AT_LEAST} crash states: {', '.join(few)}")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _recorded(reporter: pytest.TerminalReporter, wanted: str) -> list[tuple[object, ...]]:
+    passed = reporter.getreports("passed")
+    return [tuple(value) for report in passed for name, value in report.user_properties if name == wanted]
+
+
+def _crash_states(reporter: pytest.TerminalReporter) -> dict[str, tuple[int, bool]]:
+    """For each format: how many states were examined, and whether all its cases ran."""
+    states: Counter[str] = Counter()
+    missing: dict[str, int] = {}
+    for name, cases, examined in _recorded(reporter, "crash states"):
+        states[str(name)] += int(str(examined))
+        missing[str(name)] = missing.get(str(name), int(str(cases))) - 1
+    return {name: (number, missing[name] == 0) for name, number in states.items()}
+
+
+def _interop_matrix(reporter: pytest.TerminalReporter) -> None:
+    rows = _recorded(reporter, "interop")
     if not rows:
         return
     from support.interop import table_of, write_page
 
-    lines = table_of(tuple(row) for row in rows)
-    terminalreporter.section("interop: image x direction x tool")
+    lines = table_of(rows)
+    reporter.section("interop: image x direction x tool")
     for line in lines:
-        terminalreporter.write_line(line)
+        reporter.write_line(line)
     if page := os.environ.get("DRIVEBAY_INTEROP_PAGE"):
         write_page(lines, page)
