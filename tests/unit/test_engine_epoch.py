@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import struct
 from collections.abc import Iterator
 from functools import partial
@@ -16,6 +17,7 @@ from drivebay.engine.leaves import EntryWriter
 from drivebay.engine.metadata import MetadataFiles
 from drivebay.engine.source import Buffer, FileSource
 from drivebay.errors import ErrorKind, StorageError
+from drivebay.formats.vdi.header import FREE
 from drivebay.model import CacheMode
 from support.disks import KIB, MIB, ImageSpec, make_image, open_disk, read_layer
 from support.faulty import Fault, Operation
@@ -253,18 +255,22 @@ def test_the_modification_mark_changes_before_the_first_write_and_with_each_comm
     assert read_layer(path).facts.uuid.int
 
 
-def test_entries_are_written_in_runs(path: Path) -> None:
+def test_entries_near_each_other_are_written_together(path: Path) -> None:
     table = read_layer(path).segments[0]
     assert isinstance(table, Table)
-    files = MetadataFiles([], durable=True)
+    file = FileSource(os.open(path, os.O_RDONLY), str(path), writable=False)
+    files = MetadataFiles([file], durable=True)
     writer = EntryWriter(table, table.root, files, None, WritePlan(Allocator.BUMP_COUNTER))
-    changes, above = writer.changes({5: 50, 1: 10, 2: 20, 7: 70, 6: 60})
-    runs = [(1, [10, 20]), (5, [50, 60, 70])]
-    encoded = [struct.pack(f"<{len(raws)}I", *raws) for _, raws in runs]
-    places = [table.root + first * 4 for first, _ in runs]
-    assert changes == [(0, place, data) for place, data in zip(places, encoded, strict=True)]
+    changes, above = writer.changes({5: 50, 1: 10, 2: 20, 7: 70, 6: 60, 100: 80})
+    between = [FREE] * (99 - 7)
+    assert changes == [
+        (0, table.root + 4, struct.pack("<100I", 10, 20, FREE, FREE, 50, 60, 70, *between, 80))
+    ]
     assert above == []
     assert writer.changes({}) == ([], [])
-    many, _ = writer.changes(dict.fromkeys(range(10_000), 1))
-    assert [(change.offset - table.root) // 4 for change in many] == [0, 4096, 8192]
-    assert sum(len(change.data) for change in many) == 40_000
+    apart, _ = writer.changes({0: 1, 127: 3, 500: 2, 501: 4})
+    assert [(change.offset - table.root) // 4 for change in apart] == [0, 500]
+    many, _ = writer.changes(dict.fromkeys(range(40_000), 1))
+    assert [(change.offset - table.root) // 4 for change in many] == [0, 16384, 32768]
+    assert sum(len(change.data) for change in many) == 160_000
+    file.close()

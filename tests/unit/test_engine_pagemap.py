@@ -27,7 +27,7 @@ def empty(folder: Path, size: int, block: int = BLOCK, name: str = "a.vdi") -> O
 
 
 def load(page_map: PageMap, index: int) -> None:
-    page_map.install(index, *page_map.build(index), range(index, index + 1))
+    page_map.install(index, *page_map.build(range(index, index + 1))[0], range(index, index + 1))
 
 
 def test_the_oldest_page_goes_first(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_pinned_and_needed_pages_stay_beyond_the_budget(tmp_path: Path) -> None:
     for index in range(1, 4):
         load(page_map, index)
     assert list(page_map.pages) == [0, 3]
-    page_map.install(4, *page_map.build(4), range(3, 6))
+    page_map.install(4, *page_map.build(range(4, 5))[0], range(3, 6))
     assert list(page_map.pages) == [0, 3, 4]
     page_map.unpin()
     load(page_map, 5)

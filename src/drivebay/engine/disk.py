@@ -320,7 +320,7 @@ def _require_empty(layer: OpenedLayer, size: int, *, writable: bool) -> None:
 def _is_empty(layer: OpenedLayer, size: int) -> bool:
     alone = PageMap([layer], size, PAGE_BYTES)
     return not any(
-        any(alone.build(index)[0])
+        any(alone.build(range(index, index + 1))[0][0])
         for offset, length in ranges_with_tables(layer)
         for index in alone.span(offset, length)
     )

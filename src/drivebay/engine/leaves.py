@@ -15,7 +15,8 @@ from drivebay.engine.tables import position
 
 BESIDE_SHIFT = 64  # an entry's value holds the word beside it above its raw entry
 _RAW = (1 << BESIDE_SHIFT) - 1
-_LONGEST_RUN = 4096
+_LONGEST_RUN = 64 << 10  # bytes
+_NEAR = 1024  # bytes from one entry to the next
 
 
 class EntryWriter:
@@ -109,18 +110,30 @@ class EntryWriter:
         return Change(self._table.source, self._root + leaf * entry.step, data)
 
     def _in_place(self, root: int, values: Mapping[int, int]) -> Iterator[Change]:
-        run: list[int] = []
-        begin = 0
-        for index in sorted(values):
-            place = position(self._table, root, index)
-            if run and (place != begin + len(run) * self._table.entry.step or len(run) == _LONGEST_RUN):
-                yield Change(self._table.source, begin, self._encoded(run))
+        """Changes of the table at ``root``: what lies near each other is written together.
+
+        The entries between changed ones are written as they are, which changes no byte of theirs.
+        """
+        places = [(position(self._table, root, index), values[index]) for index in sorted(values)]
+        step = self._table.entry.step
+        run: list[tuple[int, int]] = []
+        for place in places:
+            if run and (place[0] - run[-1][0] > _NEAR or place[0] - run[0][0] >= _LONGEST_RUN):
+                yield self._together(run, step)
                 run = []
-            if not run:
-                begin = place
-            run.append(values[index])
+            run.append(place)
         if run:
-            yield Change(self._table.source, begin, self._encoded(run))
+            yield self._together(run, step)
+
+    def _together(self, run: list[tuple[int, int]], step: int) -> Change:
+        begin, length = run[0][0], run[-1][0] + step - run[0][0]
+        data = self._encoded([value for _, value in run])
+        if length > len(data):
+            content = bytearray(self._files.read(self._table.source, begin, length))
+            for number, (place, _) in enumerate(run):
+                content[place - begin : place - begin + step] = data[number * step : (number + 1) * step]
+            data = bytes(content)
+        return Change(self._table.source, begin, data)
 
     def _encoded(self, values: list[int]) -> bytes:
         entry = self._table.entry

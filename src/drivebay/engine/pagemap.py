@@ -27,6 +27,7 @@ from drivebay.engine.mapentry import (
 from drivebay.engine.placed import PlacedLayer, finest_block
 from drivebay.engine.runs import Run, resolve_runs
 from drivebay.engine.source import AT_ONCE, FileSource, OpenedLayer, TryRead, TryWrite
+from drivebay.engine.tables import Entries
 from drivebay.errors import ErrorKind, StorageError
 
 PAGE_SHIFT = 9
@@ -34,6 +35,7 @@ PAGE_ENTRIES = 1 << PAGE_SHIFT
 PAGE_BYTES = PAGE_ENTRIES * 8
 _GRANULE_MIN = 64 << 10
 _GRANULE_MAX = 1 << 20
+_PAGES_TOGETHER = 16
 _RUN_BYTES = 150  # what a run takes in memory
 
 
@@ -109,6 +111,8 @@ class PageMap:
     def _choose_granule(self) -> None:
         block = finest_block(self.layers) or _GRANULE_MAX
         self.granule = min(max(1 << block.bit_length() - 1, _GRANULE_MIN), _GRANULE_MAX)
+        simple = block >= self.granule and not any(layer.has_presence for layer in self.layers)
+        self._together = min(_PAGES_TOGETHER, max(self.budget // PAGE_BYTES // 4, 1)) if simple else 1
         self.unit = min([self.granule, *(layer.finest() for layer in self.layers)])
         self.shift = self.granule.bit_length() - 1
         self._cut = set().union(*(layer.boundaries(self.granule, self.size) for layer in self.layers))
@@ -135,10 +139,16 @@ class PageMap:
                 return depth
         raise IndexError(source)
 
-    def build(self, index: int) -> tuple[array[int], Splits]:
-        """Page ``index`` made anew from the tables, and its granules of several runs. Reads files."""
-        first = index << PAGE_SHIFT
-        count = min(PAGE_ENTRIES, -(-self.size // self.granule) - first)
+    def together(self, index: int) -> range:
+        """The pages that are built with page ``index``, as that costs little more than it alone."""
+        first = index - index % self._together
+        pages = -(-self.size // self.page_span)
+        return range(first, min(first + self._together, pages))
+
+    def build(self, pages: range) -> list[tuple[array[int], Splits]]:
+        """Neighbouring pages made anew from the tables: entries, and the granules of several runs."""
+        first = pages.start << PAGE_SHIFT
+        count = min(len(pages) << PAGE_SHIFT, -(-self.size // self.granule) - first)
         result = np.zeros(count, np.uint64)
         for layer in self.layers:
             open_ones = result == 0
@@ -146,8 +156,12 @@ class PageMap:
                 break
             result[open_ones] = layer_entries(layer, self.granule, first, count)[open_ones]
         result[[cut - first for cut in self._cut if first <= cut < first + count]] = SPLIT_ENTRY
-        page = array("Q", result.tobytes())
-        cut = (np.flatnonzero(result == SPLIT_ENTRY) + first).tolist()
+        return [self._page(index, result[(index - pages.start) << PAGE_SHIFT :]) for index in pages]
+
+    def _page(self, index: int, entries: Entries) -> tuple[array[int], Splits]:
+        entries = entries[:PAGE_ENTRIES]
+        page = array("Q", entries.tobytes())
+        cut = (np.flatnonzero(entries == SPLIT_ENTRY) + (index << PAGE_SHIFT)).tolist()
         splits = resolve_runs(self.layers, self.granule, self.unit, cut, self.size)
         return page, _joined(page, splits)
 

@@ -82,6 +82,11 @@ class PlacedLayer:
         """Where the runs of a packed segment begin and end, as arrays."""
         return self._packed[segment.start]
 
+    @property
+    def has_presence(self) -> bool:
+        """Whether blocks may be there in part, so that their bitmaps must be read."""
+        return any(isinstance(segment, Table) and segment.presence for segment in self.segments)
+
     def finest(self) -> int:
         """The largest power of two, 512 or more, that divides every cut this layer can make."""
         every = 0

@@ -36,15 +36,19 @@ class Reader:
 
     def _load_page(self, index: int, needed: range) -> None:
         before = self._map.changes
+        pages = self._map.together(index)
         self._changed.release()
         try:
-            page, splits = self._map.build(index)
+            built = self._map.build(pages)
         except OSError as error:
             raise from_os_error(error, "read a block table") from error
         finally:
             self._changed.acquire()
-        if self._map.changes == before and index not in self._map.pages:
-            self._map.install(index, page, splits, needed)
+        if self._map.changes != before:
+            return
+        for number, (page, splits) in zip(pages, built, strict=True):
+            if number not in self._map.pages:
+                self._map.install(number, page, splits, needed)
 
     def pieces(self, offset: int, length: int) -> list[Piece]:
         """What covers the range now."""
