@@ -44,8 +44,8 @@ def map_size(disk: int) -> int:
 
 FULL = Plan(
     rounds=5,
-    seconds=0.8,
-    warm_up=0.3,
+    seconds=0.5,
+    warm_up=0.25,
     disk=GIB,
     chain_disk=GIB // 2,
     chain_depths=(1, 64, 4, 16),  # the two that are compared stand side by side in each round
