@@ -112,10 +112,14 @@ class PageMap:
         block = finest_block(self.layers) or _GRANULE_MAX
         self.granule = min(max(1 << block.bit_length() - 1, _GRANULE_MIN), _GRANULE_MAX)
         simple = block >= self.granule and not any(layer.has_presence for layer in self.layers)
-        self._together = min(_PAGES_TOGETHER, max(self.budget // PAGE_BYTES // 4, 1)) if simple else 1
+        self._together = self._most_together() if simple else 1
         self.unit = min([self.granule, *(layer.finest() for layer in self.layers)])
         self.shift = self.granule.bit_length() - 1
         self._cut = set().union(*(layer.boundaries(self.granule, self.size) for layer in self.layers))
+
+    def _most_together(self) -> int:
+        """Pages whose building costs little more than that of one: fewer where many layers take part."""
+        return max(min(_PAGES_TOGETHER // len(self.layers), self.budget // PAGE_BYTES // 4), 1)
 
     def push(self, opened: OpenedLayer) -> None:
         """Make an empty layer the top: entries stay as they are, unless the granule gets finer."""
