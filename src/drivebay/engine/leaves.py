@@ -99,8 +99,9 @@ class EntryWriter:
             content = bytearray(self._encoded([self._plan.absent])) * count
         else:
             content = bytearray(self._files.read(self._table.source, old, count * step))
-        for index, value in values.items():
-            content[index * step : (index + 1) * step] = self._encoded([value])
+        data = self._encoded(list(values.values()))
+        for number, index in enumerate(values):
+            content[index * step : (index + 1) * step] = data[number * step : (number + 1) * step]
         return Change(self._table.source, offset, bytes(content))
 
     def _directory_change(self, directory: Directory, leaf: int, offset: int) -> Change:
