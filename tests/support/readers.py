@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,7 +54,12 @@ def _whole(stream: Any) -> bytes:
 
 
 def _vmdk_by_dissect(path: Path) -> bytes:
-    return _whole(VMDK(path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # it leaves its files to the collector
+        try:
+            return _whole(VMDK(path))
+        finally:
+            gc.collect()
 
 
 def _vhd_by_dissect(path: Path) -> bytes:
