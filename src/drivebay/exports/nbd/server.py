@@ -134,7 +134,7 @@ class NbdServer:
         """The only client is served without asking epoll each time: a request then costs one wait less."""
         (connection,) = self._shared.connections
         more = True
-        while more and not self._stop:
+        while more and not self._stop and len(self._shared.connections) == 1:
             more = connection.serve_alone()
             self._turn(self._shared.epoll.poll(0))
 
