@@ -101,8 +101,14 @@ def prepare(seed: Seed, scratch: Path) -> Path:
 
 def _target(folder: Path, seed: Seed, chance: random.Random) -> Path:
     """The file to damage: the image itself, or one of its further files and parents."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != _BESIDE]
-    return folder / seed.top if chance.random() < 0.75 else chance.choice(files)
+    top = folder / seed.top
+    if chance.random() < 0.75:
+        return chance.choice(_files(top)) if top.is_dir() else top
+    return chance.choice([path for path in _files(folder) if path.name != _BESIDE])
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
 def _words(scratch: Path) -> tuple[bytes, ...]:
