@@ -49,6 +49,8 @@ def refusal(session: Session, request: Request) -> Refusal | None:
         return Error.INVAL, f"flags {request.flags:#x} do not fit command {command}"
     if command in _WRITERS and not session.export.writable:
         return Error.PERM, "the export is read-only"
+    if command == Command.TRIM and not session.export.discard:
+        return Error.INVAL, "the export does not take space back"
     if command == Command.BLOCK_STATUS and not (session.contexts and request.length):
         return Error.INVAL, "block status needs a metadata context and a length"
     if request.offset + request.length > session.export.disk.size:
@@ -161,7 +163,7 @@ def _write_zeroes(session: Session, request: Request, payload: Buffer) -> list[B
     disk = session.export.disk
     if request.flags & CommandFlag.FAST_ZERO and not disk.zero_is_fast(request.offset, request.length):
         return [_error(session, request, Error.NOTSUP, "zeroing would not be faster than writing")]
-    unmap = not request.flags & CommandFlag.NO_HOLE
+    unmap = session.export.discard and not request.flags & CommandFlag.NO_HOLE
     disk.zero(request.offset, request.length, unmap=unmap, fua=_fua(request))
     return _done(session, request)
 

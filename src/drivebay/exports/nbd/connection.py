@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Final
 
 from drivebay.engine.source import Buffer
+from drivebay.exports.export import Export
 from drivebay.exports.nbd.constants import ProtocolError
 from drivebay.exports.nbd.handshake import GREETING, Handshake
 from drivebay.exports.nbd.shared import Shared
@@ -43,6 +44,12 @@ class Connection:
         shared.connections.add(self)
         shared.stats.connections += 1
         shared.handshaking.add(self)
+
+    @property
+    def export(self) -> Export | None:
+        """What the client uses, once it has chosen."""
+        session = self._handshake.session
+        return session.export if session is not None else None
 
     def greet(self) -> None:
         """Say the server's first words."""

@@ -8,6 +8,7 @@ from functools import partial
 from time import monotonic
 
 from drivebay.engine.disk import Disk
+from drivebay.errors import ErrorKind, StorageError
 from drivebay.exports.nbd.workers import Workers
 
 _log = logging.getLogger(__name__)
@@ -34,6 +35,11 @@ class EpochKeeper:
         for disk in disks:
             self.watched[disk] = until
 
+    def forget(self, disk: Disk) -> None:
+        """This disk is about to be closed."""
+        self.watched.pop(disk, None)
+        self._not_before.pop(disk, None)
+
     def check(self) -> None:
         """Begin the flushes that are due, in the workers."""
         now = monotonic()
@@ -48,7 +54,9 @@ class EpochKeeper:
 
     def _flushed(self, disk: Disk, error: Exception | None) -> None:
         self._flushing.discard(disk)
-        if error is not None:
+        if isinstance(error, StorageError) and error.kind is ErrorKind.STATE:
+            self.forget(disk)  # its owner has closed it
+        elif error is not None:
             _log.error("a background flush failed: %s", error)
             self._not_before[disk] = monotonic() + _RETRY
 

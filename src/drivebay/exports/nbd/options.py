@@ -105,9 +105,8 @@ def transmission_flags(export: Export, *, chunked: bool) -> int:
     flags = TransmissionFlag.HAS_FLAGS | TransmissionFlag.SEND_FLUSH | TransmissionFlag.SEND_FUA
     flags |= TransmissionFlag.CAN_MULTI_CONN | TransmissionFlag.SEND_CACHE
     if export.writable:
-        flags |= (
-            TransmissionFlag.SEND_TRIM | TransmissionFlag.SEND_WRITE_ZEROES | TransmissionFlag.SEND_FAST_ZERO
-        )
+        flags |= TransmissionFlag.SEND_WRITE_ZEROES | TransmissionFlag.SEND_FAST_ZERO
+        flags |= TransmissionFlag.SEND_TRIM if export.discard else 0
     else:
         flags |= TransmissionFlag.READ_ONLY
     if chunked:

@@ -9,7 +9,7 @@ import select
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from threading import Thread
+from threading import Event, Lock, Thread
 from time import monotonic
 
 from drivebay.errors import StorageError
@@ -51,6 +51,8 @@ class NbdServer:
         self._drain_timeout = drain_timeout
         self._paused: list[Listener] = []  # cannot accept for now
         self._stop = False
+        self._running = False
+        self._ending = Lock()
         self._waiter = Waiter(self._shared.epoll, self._shared.eagerness)
         self._next_tick = 0.0
         self._watch(self._workers.fd, lambda _: self._workers.collect())
@@ -70,6 +72,18 @@ class NbdServer:
         name = listener.sock.getsockname()
         return name[0], name[1]
 
+    def add_export(self, export: Export) -> None:
+        """Offer one more disk, under a name that is not in use. Safe in any thread."""
+        self._in_loop(partial(self._shared.exports.__setitem__, export.name, export))
+
+    def remove_export(self, name: str) -> None:
+        """Offer a disk no more: its clients are dropped when this returns. Safe in any thread.
+
+        What of their requests is in the worker threads still happens. Raises KeyError for an unknown name.
+        """
+        export = self._shared.exports[name]
+        self._in_loop(partial(self._remove, export))
+
     def run(self) -> None:
         """Serve until `stop`; then answer what is under way, flush every disk and close the sockets.
 
@@ -77,6 +91,7 @@ class NbdServer:
         """
         gc.freeze()  # what exists now stays: do not look at it again
         self._workers.start()
+        self._running = True
         try:
             while not self._stop:
                 self._turn(self._wait())
@@ -94,8 +109,11 @@ class NbdServer:
         self._workers.wake()
 
     @contextlib.contextmanager
-    def in_thread(self) -> Iterator[NbdServer]:
-        """Run in a thread while the context lasts; leaving it stops the server and waits for its end."""
+    def in_thread(self, ended: Callable[[], None] = lambda: None) -> Iterator[NbdServer]:
+        """Run in a thread while the context lasts; leaving it stops the server and waits for its end.
+
+        ``ended`` is called in that thread when the server has ended, by itself or not.
+        """
         failures: list[BaseException] = []
 
         def serve() -> None:
@@ -103,6 +121,8 @@ class NbdServer:
                 self.run()
             except BaseException as error:
                 failures.append(error)
+            finally:
+                ended()
 
         thread = Thread(target=serve, name="nbd-server")
         thread.start()
@@ -113,6 +133,32 @@ class NbdServer:
             thread.join()
         if failures:
             raise failures[0]
+
+    def _in_loop(self, task: Callable[[], None]) -> None:
+        """Have the loop's thread do ``task``, and wait for that; while there is no loop, do it here."""
+        done = Event()
+
+        def job() -> None:
+            try:
+                task()
+            finally:
+                done.set()
+
+        with self._ending:
+            if self._running:
+                self._workers.post(job)
+            else:
+                job()
+        done.wait()
+
+    def _remove(self, export: Export) -> None:
+        if self._shared.exports.get(export.name) is export:
+            del self._shared.exports[export.name]
+        for connection in list(self._shared.connections):
+            if connection.export is export:
+                connection.drop("the export was removed")
+        self._shared.written.discard(export.disk)
+        self._epochs.forget(export.disk)
 
     def _add(self, listener: Listener) -> None:
         self._listeners.append(listener)
@@ -215,6 +261,9 @@ class NbdServer:
         for connection in list(self._shared.connections):
             connection.drop("the server stops")
         self._turn([])
+        with self._ending:
+            self._running = False
+        self._workers.collect()  # what other threads asked for until now
         self._workers.close()
         self._shared.epoll.close()
 

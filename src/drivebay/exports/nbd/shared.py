@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,7 @@ class ServerStats:
 class Shared:
     """The parts of a server that its connections use; only the loop's thread touches them."""
 
-    exports: Mapping[str, Export]
+    exports: dict[str, Export]
     workers: Workers
     epoll: select.epoll
     handlers: dict[int, Callable[[int], None]]  # by file descriptor; called with the events

@@ -39,6 +39,11 @@ class Workers:
 
         self._jobs.put(job)
 
+    def post(self, task: Callable[[], None]) -> None:
+        """Run ``task`` in the thread that collects."""
+        self._results.append(task)
+        self.wake()
+
     def collect(self) -> None:
         """Run what the finished jobs left to do."""
         with contextlib.suppress(BlockingIOError):
