@@ -1,4 +1,4 @@
-"""The tree of a machine's snapshots: walking it, and finding one by name or UUID (specification, 6.1, 6.6)."""
+"""The tree of a machine's snapshots: walking it, and finding one by name or UUID (specification 6.1, 6.6)."""
 
 from __future__ import annotations
 

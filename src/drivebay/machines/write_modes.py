@@ -15,7 +15,14 @@ from drivebay.errors import ErrorKind, StorageError
 from drivebay.machines.diffs import NewDiff, new_diff
 from drivebay.machines.model import Attachment, Machine, MachineState, Slot
 from drivebay.machines.snapshot_tree import path_to_root
-from drivebay.registry.medium import ALWAYS_DIFFED, DeviceType, MediaTree, Medium, MediumType
+from drivebay.registry.medium import (
+    ALWAYS_DIFFED,
+    NEVER_DIFFED,
+    DeviceType,
+    MediaTree,
+    Medium,
+    MediumType,
+)
 
 
 class Locking(enum.Enum):
@@ -42,13 +49,16 @@ def access(tree: MediaTree, medium: UUID) -> Locking:
 def needs_diff(tree: MediaTree, medium: UUID) -> bool:
     """Whether attaching a medium puts a diff on it, as the image itself must not be written (5.2)."""
     found = tree.get(medium)
-    if found.device is not DeviceType.DISK:
-        return False
     if found.type in ALWAYS_DIFFED:
         return True
-    if tree.base(medium).type not in ALWAYS_DIFFED | {MediumType.NORMAL}:
+    if not is_captured(tree, found):
         return False
     return bool(tree.children(medium)) or _in_snapshot(tree, medium) or _append_only(found)
+
+
+def is_captured(tree: MediaTree, medium: Medium) -> bool:
+    """Whether snapshots keep a medium's contents: those of disks that may have diffs (table 6.2)."""
+    return medium.device is DeviceType.DISK and tree.base(medium.uuid).type not in NEVER_DIFFED
 
 
 def _in_snapshot(tree: MediaTree, medium: UUID) -> bool:
@@ -141,9 +151,7 @@ def require_unwritten(tree: MediaTree, parent: UUID, but: UUID | None = None) ->
 
     A diff on an image that is written would change with it. Raises StorageError (STATE).
     """
-    uses = tree.uses_of(parent)
-    kept = {use.machine for use in uses if use.snapshot is not None}
-    writers = [use for use in uses if use.snapshot is None and use.machine not in kept | {but}]
+    writers = [use for use in tree.uses_of(parent) if use.snapshot is None and use.machine != but]
     if writers:
         raise StorageError(
             ErrorKind.STATE,
