@@ -29,14 +29,20 @@ class ActiveLayer:
         linear = {segment.source for segment in top.layer.segments if isinstance(segment, Linear)}
         blocks = {segment.data for segment in top.layer.segments if isinstance(segment, Table)}
         self._files = MetadataFiles(top.sources, durable=durable, data=linear | blocks)
-        tables = [
+        self._plan = plan
+        self._tables = [
             ActiveTable(segment, plan, top.sources, self._files)
             for segment in top.layer.segments
             if isinstance(segment, Table)
         ]
-        self.committer = Committer(shared, plan, tables, self._files, _journal(plan, self._files))
-        self.writer = Writer(shared, self.committer, plan, tables)
-        self.first_writes = FirstWrites(shared, self.committer, self.writer, plan, tables)
+        self.committer = Committer(shared, plan, self._tables, self._files, _journal(plan, self._files))
+        self.move(shared)
+
+    def move(self, shared: Shared) -> None:
+        """The layer is the top of another map; no operation is under way, and nothing waits for a commit."""
+        self.committer.move(shared.page_map)
+        self.writer = Writer(shared, self.committer, self._plan, self._tables)
+        self.first_writes = FirstWrites(shared, self.committer, self.writer, self._plan, self._tables)
 
     @property
     def poisoned(self) -> bool:

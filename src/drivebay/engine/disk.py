@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -14,15 +14,14 @@ from drivebay.engine import batch
 from drivebay.engine.active import ActiveLayer
 from drivebay.engine.batch import DONE, LATER, Outcome
 from drivebay.engine.extents import merged, page_extents
+from drivebay.engine.joining import require_empty, require_same_disk
 from drivebay.engine.operations import Operations
-from drivebay.engine.pagemap import PAGE_BYTES, PageMap
+from drivebay.engine.pagemap import PageMap
 from drivebay.engine.reader import Reader
-from drivebay.engine.runs import Run
 from drivebay.engine.shared import Shared
 from drivebay.engine.source import Buffer, OpenedLayer
-from drivebay.engine.space import ranges_with_tables
 from drivebay.engine.stats import DiskStats
-from drivebay.errors import ErrorKind, StorageError, from_os_error
+from drivebay.errors import ErrorKind, StorageError
 from drivebay.model import CacheMode, Extent
 
 DEFAULT_MAP_BUDGET = 64 << 20
@@ -52,17 +51,19 @@ class Disk:
         self.writable = writable
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
+        self._layering = threading.Lock()  # held by whoever changes the layers
         self._operations = Operations(self._changed)
         self._map = PageMap(layers, self.size, map_budget)
         self._reader = Reader(self._changed, self._map)
         self._stats = DiskStats()
-        self._active = self._activate() if writable else None
+        self._active = self._activate(self._map, self._reader) if writable else None
         self._writethrough = cache is CacheMode.WRITETHROUGH
 
-    def _activate(self) -> ActiveLayer:
-        durable = self.cache is not CacheMode.UNSAFE
-        shared = Shared(self._changed, self._map, self._reader, self._operations, self._stats)
-        return ActiveLayer(shared, durable=durable)
+    def _activate(self, page_map: PageMap, reader: Reader) -> ActiveLayer:
+        return ActiveLayer(self._shared(page_map, reader), durable=self.cache is not CacheMode.UNSAFE)
+
+    def _shared(self, page_map: PageMap, reader: Reader) -> Shared:
+        return Shared(self._changed, page_map, reader, self._operations, self._stats)
 
     @property
     def layers(self) -> tuple[OpenedLayer, ...]:
@@ -201,26 +202,28 @@ class Disk:
         self._check(offset, length)
         return merged(self._extents(offset, offset + length))
 
-    def _extents(self, low: int, high: int) -> Iterator[Extent]:
-        if low == high:
-            return
-        for index in self._map.span(low, high - low):
-            begin = max(low, index * self._map.page_span)
-            page, splits = self._page(index, begin)
-            yield from page_extents(self._map, index, page, splits, low, high)
+    def _extents(self, position: int, end: int) -> Iterator[Extent]:
+        while position < end:
+            stop, found = self._page_extents(position, end)
+            yield from found
+            position = stop
 
-    def _page(self, index: int, position: int) -> tuple[array[int], dict[int, list[Run]]]:
+    def _page_extents(self, position: int, end: int) -> tuple[int, list[Extent]]:
+        """The extents of one page of the map, and where they end."""
         with self._operations.under_way(writes=False):
             self._reader.load(position, 1)
             try:
-                return self._map.pages[index][:], dict(self._map.splits[index])
+                index = position // self._map.page_span
+                stop = min(end, (index + 1) * self._map.page_span)
+                page, splits = self._map.pages[index], self._map.splits[index]
+                return stop, list(page_extents(self._map, index, page, splits, position, stop))
             finally:
                 self._changed.release()
 
     def read_batch(self, requests: Sequence[tuple[int, memoryview]]) -> list[Outcome]:
         """Fill ``(offset, view)`` requests that need no waiting; see `Outcome`. One thread at a time."""
         with self._lock:
-            if self._operations.closed:
+            if self._operations.closed or self._operations.frozen:
                 return [LATER] * len(requests)
             outcomes = batch.read_batch(self._map, requests)
         lengths = _done_lengths(requests, outcomes)
@@ -242,7 +245,8 @@ class Disk:
         return outcomes
 
     def _holds_batches(self) -> bool:
-        return bool(self._operations.held or self._operations.closed or self._writethrough)
+        operations = self._operations
+        return bool(operations.held or operations.frozen or operations.closed or self._writethrough)
 
     @contextmanager
     def quiesce(self) -> Iterator[None]:
@@ -254,19 +258,60 @@ class Disk:
         finally:
             self._operations.release_writers()
 
+    @contextmanager
+    def freeze(self) -> Iterator[None]:
+        """Everything flushed, and no operation at all under way or begun until the block ends.
+
+        Whoever froze the disk may `rebase` it, from any thread, and nothing else: a read would wait for the
+        end of the block. Others who freeze it or push a layer wait, too. `close` doesn't: what waited is
+        refused then.
+        """
+        with self.quiesce(), self._layering, self._operations.freeze():
+            yield
+
     def push(self, layer: OpenedLayer) -> None:
         """Make an empty layer the active one, while the disk is in use: an online snapshot.
 
         It must be of the disk's size and hold no blocks. What was the active layer is written no more.
         """
-        _require_empty(layer, self.size, writable=self.writable)
-        with self.quiesce():
+        require_empty(layer, self.size, writable=self.writable)
+        with self.quiesce(), self._layering:
             if self._active is not None:
                 self._active.committer.close()
             with self._lock:
+                self._operations.require_open()
                 self._map.push(layer)
                 if self.writable:
-                    self._active = self._activate()
+                    self._active = self._activate(self._map, self._reader)
+
+    def rebase(self, layers: Sequence[OpenedLayer]) -> None:
+        """Show ``layers``, opened anew and top first, from now on: the same disk, made of other files.
+
+        Only while the disk is frozen. The caller answers for the content. An opened layer that the disk has
+        already may be among them (as the top, it goes on being written where it is); the files of all others
+        that it had are closed. Nothing changes where an error is raised, and the layers stay the caller's.
+        """
+        self._require_frozen()
+        require_same_disk(layers, self.size, writable=self.writable)
+        page_map = PageMap(layers, self.size, self._map.budget)
+        reader = Reader(self._changed, page_map)
+        active = self._active
+        if active is not None and layers[0] is not self.layers[0]:
+            fresh = self._activate(page_map, reader)
+            active.committer.close()
+            active = fresh
+        with self._lock:
+            self._operations.require_open()
+            if active is not None:
+                active.move(self._shared(page_map, reader))
+            old, self._map, self._reader, self._active = self._map, page_map, reader, active
+        _close_others(old, page_map)
+
+    def _require_frozen(self) -> None:
+        if not self._operations.frozen:
+            raise StorageError(
+                ErrorKind.STATE, "layers are replaced only while the disk is frozen; freeze it"
+            )
 
     def close(self) -> None:
         """Wait for what is under way, flush if writable, and close all files, even if the flush fails."""
@@ -296,31 +341,10 @@ def _done_lengths(requests: Sequence[tuple[int, memoryview]], outcomes: list[Out
     return [len(view) for (_, view), outcome in pairs if outcome is not LATER]
 
 
-def _require_empty(layer: OpenedLayer, size: int, *, writable: bool) -> None:
-    path = layer.sources[0].path
-    if writable and not (layer.layer.plan and layer.sources[0].writable):
-        raise StorageError(
-            ErrorKind.READ_ONLY, "a new active layer must be writable; open it for writing", path=path
-        )
-    if layer.layer.facts.size != size:
-        raise StorageError(
-            ErrorKind.INVALID,
-            f"a new active layer must have the disk's size of {size} bytes, not {layer.layer.facts.size}; "
-            "create it with this disk as its parent",
-            path=path,
-        )
-    try:
-        empty = _is_empty(layer, size)
-    except OSError as error:
-        raise from_os_error(error, "read a block table", path=path) from error
-    if not empty:
-        raise StorageError(ErrorKind.INVALID, "a new active layer must be empty; create a new one", path=path)
-
-
-def _is_empty(layer: OpenedLayer, size: int) -> bool:
-    alone = PageMap([layer], size, PAGE_BYTES)
-    return not any(
-        any(alone.build(range(index, index + 1))[0][0])
-        for offset, length in ranges_with_tables(layer)
-        for index in alone.span(offset, length)
-    )
+def _close_others(old: PageMap, new: PageMap) -> None:
+    """Close the files that only the old map has; all was flushed, so a failure loses nothing."""
+    kept = {id(source) for source in new.sources}
+    for source in old.sources:
+        if id(source) not in kept:
+            with contextlib.suppress(OSError):
+                source.close()

@@ -25,11 +25,13 @@ from drivebay.engine.change import Change
 from drivebay.engine.journal import Journal
 from drivebay.engine.marks import Marks
 from drivebay.engine.metadata import MetadataFiles
+from drivebay.engine.pagemap import PAGE_BYTES, PageMap
 from drivebay.engine.shared import Shared
 from drivebay.errors import from_os_error
 
 _EPOCH_SECONDS = 1.0
 _EPOCH_BYTES = 16 << 20
+_PINNED_PART = 4  # of the map's memory, the part that an epoch may pin
 Place = tuple[int, int]  # number of the table, number of the block
 
 
@@ -37,7 +39,8 @@ Place = tuple[int, int]  # number of the table, number of the block
 class Epoch:
     """Changes since the last commit.
 
-    ``entries`` are values (see `EntryWriter`) by place, ``freed`` the raw entries by table that are gone.
+    ``entries`` are values (see `EntryWriter`) by place, ``freed`` the raw entries by table that are gone,
+    and ``new_bytes`` is about what was written to new blocks.
     """
 
     entries: dict[Place, int] = field(default_factory=dict)
@@ -73,6 +76,10 @@ class Committer:
         self._committing = Epoch()
         self._verified = False
         self.armed = False
+
+    def move(self, page_map: PageMap) -> None:
+        """The layer has got its place in another map; nothing waits for a commit."""
+        self._map = page_map
 
     def arm(self) -> None:
         """Before the first write after opening: the tables are verified and the marks change, durably."""
@@ -130,7 +137,9 @@ class Committer:
         epoch = self.epoch
         if not epoch.entries:
             return False
-        return epoch.new_bytes >= _EPOCH_BYTES or time.monotonic() - epoch.opened_at >= _EPOCH_SECONDS
+        if epoch.new_bytes >= _EPOCH_BYTES or time.monotonic() - epoch.opened_at >= _EPOCH_SECONDS:
+            return True
+        return len(self._map.pinned) * PAGE_BYTES * _PINNED_PART > self._map.budget
 
     def flush(self) -> None:
         """Everything written before this call is durable when it returns."""
@@ -148,6 +157,8 @@ class Committer:
             if self.armed and self._files.poisoned is None:
                 self.armed = False  # whoever writes after all must say so in the image first
                 self._journal.close()
+                for active in self._tables:
+                    active.space.shorten()
                 self._marks.close()
 
     @property

@@ -1,4 +1,4 @@
-"""Which operations are under way: so that writers can be held, and freed space be reused safely."""
+"""Which operations are under way: so that they can be held, and freed space be reused safely."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class Operations:
         self._count = 0
         self._mine = threading.local()
         self.held = 0
+        self.frozen = False
         self.closed = False
 
     @property
@@ -39,9 +40,12 @@ class Operations:
 
     @contextmanager
     def under_way(self, *, writes: bool) -> Iterator[None]:
-        """An operation; one that writes waits while writers are held. Raises STATE after `close`."""
+        """An operation; it waits while all are frozen, one that writes also while writers are held.
+
+        Raises STATE after `close`.
+        """
         with self._changed:
-            while writes and self.held and not self.closed:
+            while (self.frozen or (writes and self.held)) and not self.closed:
                 self._changed.wait()
             self.require_open()
             self._writers += writes
@@ -85,6 +89,22 @@ class Operations:
         with self._changed:
             self.held -= 1
             self._changed.notify_all()
+
+    @contextmanager
+    def freeze(self) -> Iterator[None]:
+        """No operation is under way, and none begins until the block ends; one caller at a time."""
+        with self._changed:
+            self.require_open()
+            self.frozen = True
+        try:
+            with self._changed:
+                while self._count:
+                    self._changed.wait()
+            yield
+        finally:
+            with self._changed:
+                self.frozen = False
+                self._changed.notify_all()
 
     def close(self) -> bool:
         """No operation begins from now on, and none is under way when this returns; false if it was so."""
