@@ -8,6 +8,7 @@ import typer
 
 import drivebay as package
 from drivebay.cli import content, create, demo, edit, formats, images, serving
+from drivebay.cli.home import HomeFolder
 
 app = typer.Typer(
     name="drivebay",
@@ -40,6 +41,7 @@ def drivebay(
     _version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
+    home: HomeFolder = "",  # noqa: ARG001 - chosen_home reads it
 ) -> None:
     """Virtual disks of virtual machines: VirtualBox's images and chains, made, checked and served."""
     if context.invoked_subcommand is None:

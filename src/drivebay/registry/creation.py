@@ -1,0 +1,66 @@
+"""Taking back files that were being made when their maker died, without touching anybody else's."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import shutil
+
+from drivebay.chain.image import DESCRIPTOR
+from drivebay.chain.resolve import open_layer
+from drivebay.errors import StorageError
+
+
+def undo_creation(path: str) -> None:
+    """Remove the file, image (with all its files) or empty folder at ``path``, and what was to become it.
+
+    An image's files get their names one by one from a hidden folder (`drivebay.chain.publish`), by hard
+    links: which of the names are ours is told by that. Raises OSError.
+    """
+    folder, name = os.path.split(path)
+    asides = glob.glob(os.path.join(glob.escape(folder), f".{glob.escape(name[:200])}.{'[0-9a-f]' * 8}.new"))
+    files = [file for aside in asides for file in _published(aside, folder)]
+    for file in [*files, *_files_of(path)]:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(file)
+    if os.path.isdir(path) and not os.path.islink(path):
+        with contextlib.suppress(OSError):  # not empty: somebody else's
+            os.rmdir(path)
+    for aside in asides:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def staging_folders(folder: str) -> list[str]:
+    """The hidden folders in which new images are, or were, being made."""
+    return glob.glob(os.path.join(glob.escape(folder), f".*.{'[0-9a-f]' * 8}.new"))
+
+
+def _published(aside: str, folder: str) -> list[str]:
+    published = []
+    for name in os.listdir(aside):
+        path = os.path.join(folder, name)
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.lstat(os.path.join(aside, name)), os.lstat(path)):
+                published.append(path)
+    return published
+
+
+def _files_of(path: str) -> list[str]:
+    """The image's own file last: while it is there, it names the others."""
+    if not os.path.lexists(path) or (os.path.isdir(path) and not _is_bundle(path)):
+        return []
+    folder = path if os.path.isdir(path) else os.path.dirname(path)
+    try:
+        opened = open_layer(path, lock=False)
+    except StorageError:
+        return [] if os.path.isdir(path) else [path]
+    files = [source.path for source in opened.sources]
+    for source in opened.sources:
+        source.close()
+    beside = [file for file in files[1:] if os.path.dirname(file) == os.path.realpath(folder)]
+    return [*beside, files[0]]
+
+
+def _is_bundle(path: str) -> bool:
+    return os.path.isfile(os.path.join(path, DESCRIPTOR))
