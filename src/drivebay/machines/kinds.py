@@ -55,7 +55,8 @@ class QemuController:
     """QEMU's device for a kind of controller.
 
     ``adapter`` is the ``-device`` text of an adapter with the id ``{adapter}`` (and ``{serial}`` of its first
-    disk where it has one); "" means that each drive is a device on its own. One adapter has ``ports`` ports.
+    disk where it has one; ``{chassis}`` is the controller's number, ``{adapter_number}`` the adapter's).
+    One adapter has ``ports`` ports.
     ``machine`` is the machine type it needs, "" any. ``hotplug`` tells whether disks come and go while the
     guest runs, ``saves_state`` whether QEMU can save a guest that has it; ``modules`` are a Linux guest's
     drivers.
@@ -176,10 +177,16 @@ _NVME = QemuController(
     ("nvme",),
     saves_state=False,
 )
+# A device of its own for each disk, behind a PCI Express port, where it may come and go. No I/O space: there
+# is not enough of it for many ports, and these disks need none.
 _VIRTIO_BLK = QemuController(
-    "",
+    "pcie-root-port,id={adapter},chassis={chassis},slot={adapter_number},io-reserve=0",
     1,
-    {_DISK: QemuDrive("virtio-blk-pci,id={id},drive={node},serial={serial}", _DRIVE | _GEOMETRY)},
+    {
+        _DISK: QemuDrive(
+            "virtio-blk-pci,id={id},bus={adapter},drive={node},serial={serial}", _DRIVE | _GEOMETRY
+        )
+    },
     ("virtio_pci", "virtio_blk"),
     hotplug=True,
 )

@@ -20,7 +20,7 @@ _OPERATION = "talk to QEMU"
 logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
 
 
-class Refused(StorageError):
+class RefusedError(StorageError):
     """QEMU's own refusal of a command; ``reason`` is its text."""
 
     def __init__(self, command: str, reason: str) -> None:
@@ -36,7 +36,7 @@ class Refused(StorageError):
 class Monitor:
     """A connection to a QEMU process; make it with `connect`, and close it.
 
-    All methods raise StorageError: `Refused` where QEMU says no, STATE where it has gone.
+    All methods raise StorageError: `RefusedError` where QEMU says no, STATE where it has gone.
     """
 
     def __init__(self, client: QMPClient) -> None:
@@ -64,7 +64,7 @@ class Monitor:
         try:
             return await self._client.execute(command, arguments)
         except ExecuteError as error:
-            raise Refused(command, str(error)) from error
+            raise RefusedError(command, str(error)) from error
         except QMPError as error:
             raise _gone(f"QEMU ended amid {command}") from error
 
