@@ -35,7 +35,7 @@ SCRIPTS: dict[str, Script] = {
     "anything": anything(1),
     "anything else": anything(2),
 }
-TORN = 2
+TORN = 3  # for each prefix of the changes
 WRITE_AGAIN_EVERY = 97
 ASK_QEMU_EVERY = 61
 

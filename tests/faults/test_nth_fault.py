@@ -60,6 +60,7 @@ FAULTS = (
     (Operation.WRITE, errno.ENOSPC, ErrorKind.NO_SPACE),
     (Operation.EXTEND, errno.ENOSPC, ErrorKind.NO_SPACE),
     (Operation.EXTEND, errno.EFBIG, ErrorKind.NO_SPACE),
+    (Operation.SHORTEN, errno.EIO, ErrorKind.IO),
     (Operation.ZERO, errno.EIO, ErrorKind.IO),
     (Operation.ZERO, errno.ENOSPC, ErrorKind.NO_SPACE),
     (Operation.SYNC, errno.EIO, ErrorKind.IO),

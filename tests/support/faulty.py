@@ -16,6 +16,7 @@ class Operation(enum.Enum):
     WRITE = "write"
     SYNC = "sync"
     EXTEND = "extend"
+    SHORTEN = "shorten"
     ZERO = "zero"
 
 
@@ -89,6 +90,12 @@ class FaultySource(FileSource):
         if size > self.size:
             self._enter(Operation.EXTEND)
         super().extend(size)
+
+    def shorten(self, size: int) -> None:
+        """As `FileSource.shorten`; only those that change the file count."""
+        if size < self.size:
+            self._enter(Operation.SHORTEN)
+        super().shorten(size)
 
     def zero_range(self, offset: int, length: int, *, punch: bool) -> None:
         """As `FileSource.zero_range`."""

@@ -91,6 +91,8 @@ def _applied(image: bytearray, events: Sequence[Event]) -> bytearray:
 
 def _apply(image: bytearray, event: Event) -> None:
     end = event.offset + event.length
+    if event.change is Change.SHORTEN:
+        del image[end:]
     image.extend(bytes(max(end - len(image), 0)))
     if event.change in (Change.WRITE, Change.ZERO):
         image[event.offset : end] = event.data or bytes(event.length)
@@ -101,11 +103,12 @@ def _torn(
 ) -> bytearray:
     sizes = [len(image)] + [event.offset + event.length for event in events]
     most = max(sizes)
-    size = draw.choice([size for size in sizes if size >= len(image)])
+    least = min([len(image), *(event.length for event in events if event.change is Change.SHORTEN)])
+    size = draw.choice([size for size in sizes if size >= least])
     result = bytearray(image).ljust(most, b"\0")
     keep = draw.choice((0.2, 0.5, 0.8))
     for event in events:
-        if event.change is Change.EXTEND or draw.random() >= keep:
+        if event.change in (Change.EXTEND, Change.SHORTEN) or draw.random() >= keep:
             continue
         _tear(result, event, draw, numbers)
     del result[size:]

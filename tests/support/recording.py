@@ -15,6 +15,7 @@ class Change(enum.Enum):
 
     WRITE = "write"
     EXTEND = "extend"
+    SHORTEN = "shorten"
     ZERO = "zero"
     SYNC = "sync"
 
@@ -74,6 +75,13 @@ class RecordingSource(FileSource):
         if self.size != before:
             self._add(Change.EXTEND, length=self.size)
 
+    def shorten(self, size: int) -> None:
+        """As `FileSource.shorten`."""
+        before = self.size
+        super().shorten(size)
+        if self.size != before:
+            self._add(Change.SHORTEN, length=self.size)
+
     def sync(self) -> None:
         """As `FileSource.sync`."""
         super().sync()
@@ -84,7 +92,7 @@ def stage_of(event: Event, layer: Layer) -> str:
     """The stage that an event of an image belongs to, as far as its place tells."""
     if event.change is Change.SYNC:
         return "barrier"
-    if event.change is Change.EXTEND:
+    if event.change in (Change.EXTEND, Change.SHORTEN):
         return "data"
     table = next((segment for segment in layer.segments if isinstance(segment, Table)), None)
     if table is None or event.offset >= table.entry.base:

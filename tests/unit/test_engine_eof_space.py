@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import time
@@ -32,21 +33,20 @@ def space_of(entries: list[int], size: int, *, tail: bytes = b"", lead: int = 0)
     plan = WritePlan(
         Allocator.BUMP_EOF, unit=BLOCK + lead, lead=lead, first=FIRST, tail=tail, counter=Field(4, 4, "<")
     )
-    space = EofSpace(file, file, table, plan)
+    space = EofSpace(file, table, plan)
     space.recount()
     return space
 
 
 def read(space: EofSpace, offset: int, length: int) -> bytes:
-    return os.pread(space._data.fd, length, offset)
+    return os.pread(space._source.fd, length, offset)
 
 
 def test_new_blocks_follow_each_other_from_the_files_end() -> None:
     space = space_of([2, 0, 0], FIRST + BLOCK)
     assert [space.take(ALWAYS) for _ in range(2)] == [FIRST + BLOCK, FIRST + 2 * BLOCK]
-    assert space._data.size == FIRST + 3 * BLOCK
     ((counter,),) = space.reservations()
-    assert counter.data == struct.pack("<I", space._data.size // 512)
+    assert counter.data == struct.pack("<I", (FIRST + 3 * BLOCK) // 512)
     space.reserved()
     assert space.reservations() == []
 
@@ -61,20 +61,61 @@ def test_the_tail_moves_and_leaves_zeros() -> None:
         offset = space.take(ALWAYS)
         assert offset == FIRST + number * (BLOCK + 512) + 512
         assert read(space, offset - 512, BLOCK + 512) == bytes(BLOCK + 512)
-        assert read(space, offset + BLOCK, 1000) == TAIL
+        assert read(space, space._source.size - len(TAIL), 1000) == TAIL
+        assert space._source.size >= offset + BLOCK + len(TAIL)
+
+
+@pytest.mark.parametrize("tail", [b"", TAIL])
+def test_the_file_is_longer_than_its_blocks_only_while_it_is_open(tail: bytes) -> None:
+    space = space_of([0] * 100, FIRST, tail=tail)
+    lengths = set()
+    for _ in range(100):
+        last = space.take(ALWAYS)
+        assert last is not None
+        lengths.add(space._source.size)
+        assert read(space, space._source.size - len(tail), 1000) == tail
+        assert read(space, last, BLOCK) == bytes(BLOCK)
+    assert len(lengths) < 15
+    space.shorten()
+    assert space._source.size == last + BLOCK + len(tail) == os.fstat(space._source.fd).st_size
+    assert read(space, last + BLOCK, 1000) == tail
+    again = space.take(ALWAYS)
+    assert again == last + BLOCK
+    assert read(space, again, BLOCK) == bytes(BLOCK)
+    space.shorten()
+    assert space._source.size == again + BLOCK + len(tail)
+
+
+def test_room_ahead_is_given_up_where_the_host_refuses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = space_of([0] * 9, FIRST, tail=TAIL)
+    extend = space._source.extend
+
+    def extend_a_little(size: int) -> None:
+        if size > FIRST + 6 * BLOCK + len(TAIL):
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        extend(size)
+
+    monkeypatch.setattr(space._source, "extend", extend_a_little)
+    assert [space.take(ALWAYS) for _ in range(6)] == [FIRST + n * BLOCK for n in range(6)]
+    with pytest.raises(OSError, match="too large"):
+        space.take(ALWAYS)
+    monkeypatch.undo()
+    assert space.take(ALWAYS) == FIRST + 6 * BLOCK
+    assert read(space, FIRST + 6 * BLOCK, BLOCK) == bytes(BLOCK)
+    assert read(space, space._source.size - len(TAIL), 1000) == TAIL
 
 
 def test_what_looks_almost_like_the_tail_is_not_overwritten() -> None:
     fd_size = FIRST + 512
     space = space_of([0], fd_size, tail=TAIL)
-    os.pwrite(space._data.fd, b"X", fd_size)
+    os.pwrite(space._source.fd, b"X", fd_size)
     space.recount()
     assert space.take(ALWAYS) == fd_size + len(TAIL)
 
 
 def test_freed_space_comes_back_when_nobody_can_touch_it() -> None:
     space = space_of([2, 10], FIRST + 2 * BLOCK)
-    os.pwrite(space._data.fd, b"old" * 100, FIRST)
+    os.pwrite(space._source.fd, b"old" * 100, FIRST)
     space.retire([2], newest_operation=7)
     assert space.take(7) == FIRST + 2 * BLOCK
     assert space.take(8) == FIRST
@@ -149,6 +190,6 @@ def two_levels(
         directory=Directory(entry, per_leaf, leaves),
         mirrors=(second,) if mirror else (),
     )
-    space = EofSpace(file, file, table, WritePlan(Allocator.BUMP_EOF, unit=BLOCK, leaf=per_leaf * 4))
+    space = EofSpace(file, table, WritePlan(Allocator.BUMP_EOF, unit=BLOCK, leaf=per_leaf * 4))
     space.recount()
     return space, file

@@ -15,6 +15,7 @@ from drivebay.blockmap import Allocator, Table, WritePlan
 from drivebay.engine.disk import Disk
 from drivebay.engine.leaves import EntryWriter
 from drivebay.engine.metadata import MetadataFiles
+from drivebay.engine.pagemap import PAGE_BYTES
 from drivebay.engine.source import Buffer, FileSource
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.formats.vdi.header import FREE
@@ -145,15 +146,30 @@ def test_what_changed_during_a_commit_that_failed_is_newer(path: Path) -> None:
 def test_an_epoch_is_due_by_its_bytes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("drivebay.engine.epoch._EPOCH_SECONDS", 600)  # on a busy machine, too
     with open_disk([path]) as disk:
-        disk.write(0, b"x")
+        disk.write(0, b"x" * BLOCK)
         assert not disk.commit_due()
         for block in range(31):
-            disk.write(block * BLOCK, b"x")
+            disk.write(block * BLOCK, b"x" * BLOCK)
             assert disk.stats.commits == 0
-        disk.write(31 * BLOCK, b"x")  # 16 MiB of new blocks
+        disk.write(31 * BLOCK, b"x" * BLOCK)  # 16 MiB in new blocks
         assert disk.stats.commits == 1
         assert not disk.commit_due()
         assert Path(path).stat().st_size >= 16 * MIB
+
+
+def test_an_epoch_is_due_by_the_map_pages_that_it_pins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("drivebay.engine.epoch._EPOCH_SECONDS", 600)  # on a busy machine, too
+    large = tmp_path / "large.vdi"
+    make_image(large, ImageSpec(1 << 40, MIB))
+    with open_disk([large], map_budget=16 * PAGE_BYTES) as disk:
+        for page in range(4):
+            disk.write(page << 29, b"x")
+            assert not disk.stats.commits
+        disk.write(4 << 29, b"x")
+        assert disk.stats.commits == 1
+        assert not disk.commit_due()
 
 
 def test_an_epoch_is_due_by_its_age(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,11 +20,12 @@ def test_no_room_for_a_leaf_table(tmp_path: Path, format: str) -> None:
     fault = Fault(Operation.EXTEND, 1 << 60, errno.EFBIG)
     with open_disk([path], source=fault.source) as disk:
         disk.write(MIB, b"new" * 1000)
-        fault.number = fault.seen + 1
+        fault.number, fault.lasting = fault.seen + 1, True
         with pytest.raises(StorageError, match="table") as caught:
             disk.flush()
         assert caught.value.kind is ErrorKind.NO_SPACE
-        assert fault.met == 1
+        assert fault.met
+        fault.heal()
         disk.flush()
     with open_disk([path], writable=False) as disk:
         assert disk.read(MIB, 3000) == b"new" * 1000

@@ -55,7 +55,7 @@ class ActiveTable:
 
 
 def _space(table: Table, plan: WritePlan, sources: Sequence[FileSource]) -> Space:
-    source, data = sources[table.source], sources[table.data]
+    source = sources[table.source]
     match plan.allocator:
         case Allocator.BUMP_COUNTER:
             return UnitSpace(source, table, plan)
@@ -64,4 +64,4 @@ def _space(table: Table, plan: WritePlan, sources: Sequence[FileSource]) -> Spac
 
             return RefcountSpace(sources, (table,), plan)
         case _:
-            return EofSpace(source, data, table, plan)
+            return EofSpace(source, table, plan)

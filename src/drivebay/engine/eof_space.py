@@ -1,5 +1,8 @@
 """The BUMP_EOF allocator: new blocks and tables go to the end of the file.
 
+The file is made longer by several blocks at once, and is cut to its length when the disk is closed: so
+a format whose file ends with a tail needs to move that once for all of them.
+
 What becomes free is known only while the disk is open: it is handed out again, and what is left of it
 when the disk is closed is a hole in the file that no entry points to.
 """
@@ -20,20 +23,22 @@ from drivebay.engine.space import encode, table_places, unsafe_table, used_offse
 from drivebay.engine.tables import Entries
 from drivebay.errors import ErrorKind, StorageError
 
+_MOST_AHEAD = 16  # blocks
+_MOST_BYTES_AHEAD = 32 << 20
+
 
 class EofSpace:
-    """Hands out space of ``data``, the file with the blocks of ``table``; safe for many threads.
+    """Hands out space of ``source``, which holds ``table`` and its blocks; safe for many threads."""
 
-    ``source`` has the table; leaf tables are made there, too.
-    """
-
-    def __init__(self, source: FileSource, data: FileSource, table: Table, plan: WritePlan) -> None:
+    def __init__(self, source: FileSource, table: Table, plan: WritePlan) -> None:
         self._source = source
-        self._data = data
         self._table = table
         self._plan = plan
         self._lock = threading.Lock()
-        self._next = 0
+        self._next = 0  # where new space begins
+        self._used = 0  # where what was handed out ends
+        self._ready = 0  # up to here the file reads as zeros behind that; then comes the tail
+        self._ahead = 0
         self._free: deque[int] = deque()
         self._retired: deque[tuple[int, int]] = deque()
         self._counted = self._reserving = -1  # what the file's counter says, and will say
@@ -46,20 +51,21 @@ class EofSpace:
             raise self._shared()
         blocks = self._blocks()
         taken = [(blocks - np.uint64(self._plan.lead), table.block + self._plan.lead)]
-        if _overlap(taken + own if self._source is self._data else taken):
+        if _overlap(taken + own):
             raise self._shared()
         last = int(blocks.max()) + table.block if len(blocks) else 0
-        self._next = self._aligned(max(self._plan.first, last, self._end()))
+        self._ready = self._used = self._end()
+        self._next = self._aligned(max(self._plan.first, last, self._ready))
 
     def _blocks(self) -> Entries:
         """Where all blocks lie; the memory goes by how many the file has room for."""
         parts, count = [np.zeros(0, np.uint64)], 0
-        for offsets in used_offsets(self._table, self._source, self._data):
+        for offsets in used_offsets(self._table, self._source, self._source):
             if (offsets < self._plan.first + self._plan.lead).any():
                 raise unsafe_table(self._source.path, self._table, "points into the image's own tables")
             parts.append(offsets)
             count += len(offsets)
-            if (count - 1) * self._table.block > self._data.size:
+            if (count - 1) * self._table.block > self._source.size:
                 raise self._shared()
         return np.concatenate(parts)
 
@@ -70,12 +76,12 @@ class EofSpace:
     def _end(self) -> int:
         """Where the file ends, without its tail."""
         tail = self._plan.tail
-        begin = self._data.size - len(tail)
+        begin = self._source.size - len(tail)
         if not tail or begin < 0:
-            return self._data.size
+            return self._source.size
         found = bytearray(len(tail))
-        self._data.read_into(memoryview(found), begin)
-        return begin if found == tail else self._data.size
+        self._source.read_into(memoryview(found), begin)
+        return begin if found == tail else self._source.size
 
     def _aligned(self, offset: int) -> int:
         return offset + -offset % self._plan.align
@@ -87,42 +93,74 @@ class EofSpace:
                 return self._again(self._retired.popleft()[1])
             if self._free:
                 return self._again(self._free.popleft())
-            return self._append(self._data, self._plan.unit, self._plan.lead)
+            return self._append(self._plan.unit, self._plan.lead)
 
     def take_leaf(self) -> int:
         """As `Space.take_leaf`."""
         with self._lock:
-            return self._append(self._source, self._plan.leaf, 0)
+            return self._append(self._plan.leaf, 0)
 
     def _again(self, offset: int) -> int:
         try:
-            self._data.extend(offset - self._plan.lead + self._plan.unit)  # it may end within it
-            self._data.zero_range(offset - self._plan.lead, self._plan.unit, punch=self._plan.punch)
+            self._source.extend(offset - self._plan.lead + self._plan.unit)  # it may end within it
+            self._source.zero_range(offset - self._plan.lead, self._plan.unit, punch=self._plan.punch)
         except BaseException:
             self._free.append(offset)
             raise
         return offset
 
-    def _append(self, file: FileSource, length: int, lead: int) -> int:
-        """Make the file longer by ``length`` bytes; returns where they begin, ``lead`` bytes further on."""
-        start, old_end = self._next, file.size
+    def _append(self, length: int, lead: int) -> int:
+        """The next ``length`` bytes of the file; returns where they begin, ``lead`` bytes further on."""
+        start = self._next
         end = start + length
-        self._require_room(start + lead)
-        file.extend(end + len(self._plan.tail))
-        if start < old_end:  # the tail was there
-            file.zero_range(start, old_end - start, punch=False)
-        if self._plan.tail:
-            file.write(self._plan.tail, end)
-        self._next = self._aligned(end)
+        if end > self._ready:
+            self._require_room(start + lead)
+            self._prepare(end)
+        self._used, self._next = end, self._aligned(end)
         return start + lead
 
+    def _prepare(self, end: int) -> None:
+        """Make the file long enough for what ends at ``end``, and for some blocks more if it can be."""
+        ahead = min(self._ahead, _MOST_BYTES_AHEAD // self._plan.unit)
+        self._ahead = min(ahead * 2 + 1, _MOST_AHEAD)
+        last = self._aligned(end) + ahead * self._aligned(self._plan.unit)
+        if ahead and self._has_room(last):
+            with contextlib.suppress(OSError):
+                self._lengthen(last)
+                return
+        self._lengthen(end)
+
+    def _lengthen(self, ready: int) -> None:
+        """Let the file reach to ``ready``, and the tail follow: it is there before the old one goes."""
+        old_end = self._source.size
+        self._source.shorten(ready + len(self._plan.tail))  # an attempt that failed may have made it longer
+        self._source.extend(ready + len(self._plan.tail))
+        if self._plan.tail:
+            self._source.write(self._plan.tail, ready)
+        if self._ready < min(old_end, ready):
+            self._source.zero_range(self._ready, min(old_end, ready) - self._ready, punch=False)
+        self._ready = ready
+
+    def shorten(self) -> None:
+        """As `Space.shorten`."""
+        with self._lock, contextlib.suppress(OSError):
+            if self._used < self._ready:
+                if self._plan.tail:
+                    self._source.write(self._plan.tail, self._used)
+                    self._source.sync()
+                self._source.shorten(self._used + len(self._plan.tail))
+                self._ready, self._ahead = self._used, 0
+
+    def _has_room(self, offset: int) -> bool:
+        return self._table.entry.offset(self._table.entry.encode(offset)) == offset
+
     def _require_room(self, offset: int) -> None:
-        if self._table.entry.offset(self._table.entry.encode(offset)) != offset:
+        if not self._has_room(offset):
             raise StorageError(
                 ErrorKind.NO_SPACE,
                 f"the format can't count further than byte {offset} of its file, so the image is full; "
                 "convert it to a format without this limit",
-                path=self._data.path,
+                path=self._source.path,
                 offset=offset,
                 operation="write",
             )
@@ -142,7 +180,7 @@ class EofSpace:
         for raw in raws if self._plan.punch else ():
             if entry.state(raw) is BlockState.DATA:
                 with contextlib.suppress(OSError):  # a courtesy to the host: `take` zeroes what it hands out
-                    self._data.zero_range(entry.offset(raw) - self._plan.lead, self._plan.unit, punch=True)
+                    self._source.zero_range(entry.offset(raw) - self._plan.lead, self._plan.unit, punch=True)
         with self._lock:
             self._retired.extend((newest_operation, offset) for offset in offsets)
 

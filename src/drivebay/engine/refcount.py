@@ -21,6 +21,8 @@ from drivebay.engine.refcount_table import RefcountTable
 from drivebay.engine.source import FileSource
 from drivebay.errors import ErrorKind, StorageError
 
+_RUN = 64  # clusters
+
 
 class RefcountSpace:
     """Hands out clusters of the file that holds ``tables``; safe for many threads."""
@@ -34,15 +36,15 @@ class RefcountSpace:
         self._counts = RefcountTable(self._source, self._table.source, plan.refcounts)
         self._cluster = plan.refcounts.cluster
         self._lock = threading.Lock()
-        self._unwritten = 0  # clusters from here on were never written: they read as zeros
         self._block = -1  # the block of counts whose free clusters are handed out, and those
         self._free: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self._next = 0
+        self._run: list[int] = []  # the next of them, last one first; they are counted as used already
         self._again: deque[int] = deque()  # clusters that came back, and may be used at once
         self._retired: deque[tuple[int, int]] = deque()  # newest operation that may use it, cluster
         self._kept_back: set[int] = set()  # free clusters that the search must not find
         self._stale_flags = True
-        self._verified = 0  # clusters up to here: their uses were held against their counts
+        self._verified = 0  # clusters up to here: their uses were held against their counts; others are zeros
 
     def recount(self) -> None:
         """As `Space.recount`: every use must be counted, and what is to be written in place used once."""
@@ -51,7 +53,7 @@ class RefcountSpace:
             scan = ReferenceScan(self._source, self._counts)
             self._block = scan.verify(self._tables) - 1
             self._stale_flags = scan.stale_flags
-            self._verified = self._unwritten = -(-self._source.size // self._cluster)
+            self._verified = -(-self._source.size // self._cluster)
 
     def take(self, oldest_operation: int) -> int | None:
         """As `Space.take`; the cluster counts as used from now on."""
@@ -75,44 +77,56 @@ class RefcountSpace:
         return offset
 
     def _take(self, *, zeroed: bool) -> int | None:
-        cluster = self._again.popleft() if self._again else self._search()
-        if cluster is None:
+        if self._again:
+            return self._take_again(zeroed=zeroed)
+        if not self._run and not self._begin_run():
             return None
+        cluster = self._run[-1]
         offset = cluster * self._cluster
-        try:
-            self._source.extend(offset + self._cluster)
-            if zeroed and cluster < self._unwritten:
-                self._source.zero_range(offset, self._cluster, punch=self._punch)
-            self._counts.change(cluster, 1)
-        except BaseException:
-            self._keep_back(cluster)
-            self._again.appendleft(cluster)
-            raise
-        self._kept_back.discard(cluster)
-        self._unwritten = max(self._unwritten, cluster + 1)
+        self._source.extend(offset + self._cluster)
+        if zeroed and cluster < self._verified:
+            self._source.zero_range(offset, self._cluster, punch=self._punch)
+        self._run.pop()
         return offset
 
-    def _keep_back(self, cluster: int) -> None:
-        self._kept_back.add(cluster)
-        self._unwritten = max(self._unwritten, cluster + 1)
+    def _take_again(self, *, zeroed: bool) -> int:
+        cluster = self._again[0]
+        offset = cluster * self._cluster
+        self._source.extend(offset + self._cluster)
+        if zeroed:
+            self._source.zero_range(offset, self._cluster, punch=self._punch)
+        self._counts.change(cluster, 1)
+        self._kept_back.discard(self._again.popleft())
+        return offset
 
-    def _search(self) -> int | None:
+    def _begin_run(self) -> bool:
+        """Count some free clusters of one block as used, to be handed out; false: there are none."""
         while self._next >= len(self._free):
             free = self._counts.free_in(self._block + 1)
             if free is None:
-                return None
+                return False
             self._block += 1
             kept_back = np.fromiter(self._kept_back, np.int64, len(self._kept_back))
             self._free, self._next = free[~np.isin(free, kept_back)], 0
-        self._next += 1
-        return int(self._free[self._next - 1])
+        run = self._free[self._next : self._next + _RUN]
+        self._counts.count_run(self._block, run, used=True)
+        self._next += len(run)
+        self._run = run[::-1].tolist()
+        return True
+
+    def _end_run(self) -> None:
+        """What is left of the run counts as free again, and is the first of the next run."""
+        if self._run:
+            self._counts.count_run(self._block, np.array(self._run, np.int64), used=False)
+            self._next -= len(self._run)
+            self._run = []
 
     def give_back(self, offset: int) -> None:
         """As `Space.give_back`."""
         with self._lock:
             cluster = offset // self._cluster
             self._counts.change(cluster, -1)
-            self._keep_back(cluster)
+            self._kept_back.add(cluster)
             self._again.append(cluster)
 
     def retire(self, raws: Sequence[int], newest_operation: int) -> None:
@@ -127,7 +141,7 @@ class RefcountSpace:
         for cluster in self._clusters_of(raw, state):
             if self._counts.change(cluster, -1) != 0:
                 continue
-            self._keep_back(cluster)
+            self._kept_back.add(cluster)
             self._retired.append((newest_operation, cluster))
             if state is BlockState.DATA and self._punch and not self._stale_flags:
                 # Only what was discarded gets here: its older readers may see zeros. Others need the bytes.
@@ -149,7 +163,7 @@ class RefcountSpace:
         """As `Space.retire_leaf`. Nobody tells who still reads it, so it rests until the disk is reopened."""
         with self._lock, contextlib.suppress(OSError):
             if self._counts.change(offset // self._cluster, -1) == 0:
-                self._keep_back(offset // self._cluster)
+                self._kept_back.add(offset // self._cluster)
             self._counts.write_counts()
 
     def reservations(self) -> list[list[Change]]:
@@ -160,7 +174,11 @@ class RefcountSpace:
     def reserved(self) -> None:
         """As `Space.reserved`; a table of counts that was left behind is free from now on."""
         with self._lock, contextlib.suppress(OSError):
+    def shorten(self) -> None:
+        """As `Space.shorten`: the file has no room ahead."""
+
             for cluster in self._counts.done():
-                self._keep_back(cluster)
+                self._kept_back.add(cluster)
                 self._again.append(cluster)
+            self._end_run()
             self._counts.write_counts()

@@ -120,6 +120,12 @@ class RefcountTable:
             block in changes.counts or block in changes.blocks for changes in (self._changes, self._reserving)
         )
 
+    def count(self, cluster: int) -> int:
+        """How often a cluster is used."""
+        block, index = divmod(cluster, self.per_block)
+        counts = self.counts(block)
+        return 0 if counts is None else int(counts[index])
+
     def change(self, cluster: int, by: int) -> int:
         """Count a cluster up or down; its block exists. Returns the new count, -1 where it was 0 already."""
         block, index = divmod(cluster, self.per_block)
@@ -129,6 +135,15 @@ class RefcountTable:
             counts[index] = value
             self._changes.count(block, index)
         return value
+
+    def count_run(self, block: int, clusters: npt.NDArray[np.int64], *, used: bool) -> None:
+        """Clusters of one block, which exists, are used once from now on, or not at all."""
+        counts = self.counts(block)
+        assert counts is not None
+        indices = clusters - block * self.per_block
+        counts[indices] = used
+        for index in (indices.min(), indices.max()):
+            self._changes.count(block, int(index))
 
     def free_in(self, block: int) -> npt.NDArray[np.int64] | None:
         """The clusters of a block whose count is 0; the block is made if need be. ``None``: it can't be."""

@@ -137,6 +137,13 @@ class FileSource:
                 os.ftruncate(self.fd, size)
                 self.size = size
 
+    def shorten(self, size: int) -> None:
+        """Let the file end at ``size``."""
+        with self._growing:
+            if size < self.size:
+                os.ftruncate(self.fd, size)
+                self.size = size
+
     def reserve(self, offset: int, length: int) -> None:
         """Take the host's space for a range now."""
         with self._growing:

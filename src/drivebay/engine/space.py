@@ -46,6 +46,9 @@ class Space(Protocol):
     def reservations(self) -> list[list[Change]]:
         """Stages of changes that must be durable before an entry may use what was taken."""
 
+    def shorten(self) -> None:
+        """After the last commit: cut off what the file has ahead for further blocks, if that can be done."""
+
     def reserved(self) -> None:
         """What `reservations` said last is durable."""
 

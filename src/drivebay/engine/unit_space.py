@@ -127,6 +127,9 @@ class UnitSpace:
     def reservations(self) -> list[list[Change]]:
         """The counter, where the file has another one."""
         counter, units = self._plan.counter, self._next
+    def shorten(self) -> None:
+        """As `Space.shorten`: the file has no room ahead."""
+
         if counter is None or units == self._counted:
             return []
         self._reserving = units

@@ -162,7 +162,9 @@ class Writer:
         number = self._top.first_source + active.table.data
         entry = pack(BlockState.DATA, number, offset, in_place=True)
         freed = self._old_entry(target, before)
-        self._enter(target, entry, active.data_value(offset), freed, active.table.block)
+        copied = any(piece.state in _BYTES for piece in before)
+        written = active.table.block if copied else target.length
+        self._enter(target, entry, active.data_value(offset), freed, written)
 
     def _old_entry(self, target: Target, pieces: Sequence[Piece]) -> int | None:
         """The raw entry of a block that has space in the active layer."""
