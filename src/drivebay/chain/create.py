@@ -29,6 +29,7 @@ def create_image(
     options: Mapping[str, Any] | None = None,
     uuid: UUID | None = None,
     comment: str = "",
+    parent_in_use: bool = False,
     progress: Progress | None = None,
 ) -> None:
     """Make a new image of ``size`` bytes, or a differencing one on ``parent`` and as large as it.
@@ -36,7 +37,9 @@ def create_image(
     The format follows from the name's extension, VDI where that tells nothing; ``parent_format`` is the
     parent's, where its content shall not decide. ``options`` are fields of the format's options.
     An existing file is never overwritten, and a failure leaves nothing behind. An image that keeps its
-    snapshots itself may be its own parent: it gets one more. Raises StorageError.
+    snapshots itself may be its own parent: it gets one more. With ``parent_in_use`` somebody may be writing
+    the parent who will put the new image on top (`drivebay.chain.link.renew_link` is for them). Raises
+    StorageError.
     """
     name = os.fspath(path)
     if parent is not None and is_same_image(name, os.fspath(parent)):
@@ -61,7 +64,7 @@ def create_image(
         name=os.path.basename(name),
     )
     if parent is not None:
-        request = _on_parent(request, name, os.fspath(parent), parent_format)
+        request = _on_parent(request, name, os.fspath(parent), parent_format, lock=not parent_in_use)
     write_image(name, chosen.create(request), progress)
 
 
@@ -104,11 +107,13 @@ def _size(path: str, size: int | None, parent: object) -> int:
     return size or 0
 
 
-def _on_parent(request: CreateRequest, path: str, parent: str, parent_format: str | None) -> CreateRequest:
-    """The request with what it takes from its parent; refused while somebody writes that: the child would
-    be stale at once."""
+def _on_parent(
+    request: CreateRequest, path: str, parent: str, parent_format: str | None, *, lock: bool
+) -> CreateRequest:
+    """The request with what it takes from its parent; with ``lock`` it is refused while somebody writes
+    that: the child would be stale at once."""
     real = os.path.realpath(parent)
-    with open_image(real, parent_format) as image:
+    with open_image(real, parent_format, lock=lock) as image:
         facts = image.layer.facts
         uuid = identity_uuid(facts, image.files.path)
     link = ParentLink(

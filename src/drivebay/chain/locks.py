@@ -41,6 +41,26 @@ def lock_file(fd: int, path: str, *, exclusive: bool) -> None:
         raise from_os_error(error, "lock", path=path) from error
 
 
+def keep_for_reading(fd: int, path: str) -> None:
+    """Turn a lock for writing into one for reading: the file is written no more. Raises StorageError."""
+    try:
+        for number in (_WRITE, _REWRITE, _RESIZE):
+            _release(fd, _DOES + number, 1)
+        _take(fd, path, _OURS, fcntl.F_RDLCK)
+    except OSError as error:
+        raise from_os_error(error, "lock", path=path) from error
+
+
+def unlock_file(fd: int) -> None:
+    """Give up all locks that were taken through ``fd``. Raises OSError."""
+    _release(fd, 0, 0)
+
+
+def _release(fd: int, byte: int, count: int) -> None:
+    """Give up locks on ``count`` bytes, 0 for all that follow."""
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, byte, count, 0))
+
+
 def _take(fd: int, path: str, byte: int, kind: int) -> None:
     try:
         fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0))
@@ -50,9 +70,23 @@ def _take(fd: int, path: str, byte: int, kind: int) -> None:
         raise _in_use(fd, path, byte) from error
 
 
-def _look(fd: int, path: str, byte: int) -> None:
+def writes_and_reads(fd: int) -> tuple[int | None, int | None]:
+    """A byte that somebody who writes the file has locked, and one of somebody who reads it. Raises OSError."""
+    kinds = {byte: _held(fd, byte) for byte in (_OURS, _DOES + _WRITE, _DOES + _READ)}
+    written = [byte for byte, kind in kinds.items() if kind == fcntl.F_WRLCK or (kind and byte == _DOES + _WRITE)]
+    read = [byte for byte, kind in kinds.items() if kind is not None]
+    return (written or [None])[0], (read or [None])[0]
+
+
+def _held(fd: int, byte: int) -> int | None:
+    """The kind of lock that somebody else holds on ``byte``."""
     asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
-    if _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK:
+    kind: int = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0]
+    return None if kind == fcntl.F_UNLCK else kind
+
+
+def _look(fd: int, path: str, byte: int) -> None:
+    if _held(fd, byte) is not None:
         raise _in_use(fd, path, byte)
 
 

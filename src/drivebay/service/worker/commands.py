@@ -26,6 +26,10 @@ class Commands:
             "open": self._open,
             "close": self._close,
             "push": self._push,
+            "hold": self._hold,
+            "release": self._release,
+            "rebase": self._rebase,
+            "limit": self._limit,
             "flush": self._flush,
             "quit": self._end,
         }
@@ -47,7 +51,7 @@ class Commands:
 
     def release(self) -> None:
         """The connection ends: let go what it holds."""
-        self._holding.release()
+        self._slots.release(self._holding)
 
     def _command(self, message: Message) -> Callable[[Message], dict[str, Any]]:
         name = message.get("do")
@@ -71,6 +75,25 @@ class Commands:
     def _push(self, message: Message) -> dict[str, Any]:
         images = spec.mapping(message.get("images"), spec.text)
         return {"paused": self._slots.push(images, self._holding)}
+
+    def _hold(self, message: Message) -> dict[str, Any]:
+        self._slots.hold(spec.texts(message.get("exports")), self._holding)
+        return {}
+
+    def _release(self, message: Message) -> dict[str, Any]:
+        del message
+        self._slots.release(self._holding)
+        return {}
+
+    def _rebase(self, message: Message) -> dict[str, Any]:
+        name, paths = spec.export_name(message.get("export")), spec.paths(message.get("paths"))
+        formats = spec.texts(message.get("formats", []))
+        return {"paused": self._slots.rebase(name, paths, formats, self._holding)}
+
+    def _limit(self, message: Message) -> dict[str, Any]:
+        group, limit = spec.text(message.get("group")), spec.limit(message.get("bytes_per_second"))
+        self._slots.limit(group, limit)
+        return {}
 
     def _flush(self, message: Message) -> dict[str, Any]:
         self._slots.flush(spec.texts(message.get("exports", [])))

@@ -1,21 +1,19 @@
-"""Opening the disks that a worker serves."""
+"""Opening the images that a worker serves, and locking them."""
 
 from __future__ import annotations
 
-from drivebay.chain import open_chain
+from collections.abc import Iterable
+
+from drivebay.chain import Chain, open_chain
+from drivebay.chain.locks import lock_file, unlock_file
 from drivebay.engine.disk import Disk
+from drivebay.engine.source import OpenedLayer
 from drivebay.service.worker.spec import DiskSpec
 
 
 def open_disk(spec: DiskSpec) -> Disk:
-    """Open the images of ``spec``, and no others. Raises StorageError, and then leaves nothing open."""
-    chain = open_chain(
-        spec.paths[0],
-        writable=spec.writable,
-        cache=spec.cache,
-        format_name=(spec.formats[0] or None) if spec.formats else None,
-        search=spec.paths,
-    )
+    """The disk that ``spec`` tells. Raises StorageError, and then leaves nothing open."""
+    chain = open_spec(spec)
     try:
         disk = Disk(chain.layers, writable=spec.writable, cache=spec.cache)
         if spec.writable:
@@ -24,3 +22,29 @@ def open_disk(spec: DiskSpec) -> Disk:
         chain.close()
         raise
     return disk
+
+
+def open_spec(spec: DiskSpec, *, lock: bool = True) -> Chain:
+    """The images of ``spec``, and no others. Raises StorageError, and then leaves nothing open."""
+    return open_chain(
+        spec.paths[0],
+        writable=spec.writable,
+        cache=spec.cache,
+        format_name=(spec.formats[0] or None) if spec.formats else None,
+        search=spec.paths,
+        lock=lock,
+    )
+
+
+def lock_layers(layers: Iterable[OpenedLayer], spec: DiskSpec, *, top: OpenedLayer) -> None:
+    """Lock layers of a chain that were opened without, as `open_spec` would have. Raises StorageError."""
+    for layer in layers:
+        for source in layer.sources:
+            lock_file(source.fd, source.path, exclusive=spec.writable and layer is top)
+
+
+def unlock_layers(layers: Iterable[OpenedLayer]) -> None:
+    """Give up the locks of layers that stay open."""
+    for layer in layers:
+        for source in layer.sources:
+            unlock_file(source.fd)

@@ -1,38 +1,24 @@
-"""The disks that a worker serves, and what can be done to them while they are served."""
+"""The disks that a worker serves, and who may change them."""
 
 from __future__ import annotations
 
-import os
+import contextlib
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
-from drivebay.chain import close_layers, open_layer
-from drivebay.engine.disk import Disk
-from drivebay.engine.source import OpenedLayer
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.exports import Export, NbdServer
 from drivebay.service.worker.opening import open_disk
+from drivebay.service.worker.pushing import push_all
+from drivebay.service.worker.rebasing import rebase
+from drivebay.service.worker.slot import Slot
 from drivebay.service.worker.spec import DiskSpec
 
 _PATIENCE = 60.0  # seconds to wait for somebody else's change of the same disk
-
-
-@dataclass(slots=True, eq=False)
-class Slot:
-    """One disk in service; ``owner`` is whoever changes it or holds it now."""
-
-    spec: DiskSpec
-    export: Export
-    owner: object = None
-
-    @property
-    def disk(self) -> Disk:
-        """The opened chain."""
-        return self.export.disk
 
 
 @dataclass(eq=False)
@@ -40,19 +26,14 @@ class Holding:
     """What one control connection holds; used by that connection's thread only."""
 
     slots: list[Slot] = field(default_factory=list)
-    stack: ExitStack = field(default_factory=ExitStack)
-
-    def release(self) -> None:
-        """Let the disks go on."""
-        self.slots.clear()
-        self.stack.close()
+    frozen: ExitStack = field(default_factory=ExitStack)
 
 
 class Slots:
     """All disks of a worker by export. Safe for many threads: changes of one disk wait for each other.
 
-    Everything raises StorageError: NOT_FOUND for an export that is not served, STATE for one that
-    somebody else keeps for too long.
+    ``by`` tells who asks: what it holds, it may change. Everything raises StorageError: NOT_FOUND for an
+    export that is not served, STATE for one that somebody else keeps for too long.
     """
 
     def __init__(self, server: NbdServer) -> None:
@@ -60,6 +41,7 @@ class Slots:
         self._slots: dict[str, Slot] = {}
         self._changed = threading.Condition()
         self._opening: set[str] = set()
+        self._limits: dict[str, int] = {}
 
     def open(self, spec: DiskSpec) -> None:
         """Open a disk and offer it."""
@@ -70,21 +52,19 @@ class Slots:
         try:
             disk = open_disk(spec)
             export = Export(disk, spec.export, discard=spec.discard)
+            self._server.add_export(export)
             with self._changed:
-                self._server.add_export(export)
                 self._slots[spec.export] = Slot(spec, export)
         finally:
             with self._changed:
                 self._opening.discard(spec.export)
 
-    def close(self, export: str, by: Holding) -> None:
+    def close(self, name: str, by: Holding) -> None:
         """Offer a disk no more, flush and close it."""
-        with self._owned([export], by) as (slot,):
-            if slot in by.slots:
-                raise _refused(ErrorKind.STATE, export, "is held; release it first")
+        with self._owned([name], by, held=False) as (slot,):
             with self._changed:
-                del self._slots[export]
-            self._server.remove_export(export)
+                del self._slots[name]
+            self._server.remove_export(name)
             slot.disk.close()
 
     def close_all(self) -> None:
@@ -94,41 +74,54 @@ class Slots:
                 stack.callback(slot.disk.close)
             self._slots.clear()
 
-    def flush(self, exports: Iterable[str]) -> None:
+    def flush(self, exports: Sequence[str]) -> None:
         """Flush the writable ones among these disks; all where none is named."""
-        for slot in self._named(list(exports) or list(self._slots)):
+        for slot in self._named(exports or list(self._slots)):
             if slot.disk.writable:
                 slot.disk.flush()
 
     def push(self, images: Mapping[str, str], by: Holding) -> float:
-        """Put empty images on top, on all disks or none; for how many seconds writers were held."""
-        with self._owned(list(images), by) as slots, ExitStack() as opened:
-            layers = [self._open_top(images[slot.spec.export], slot.spec, opened) for slot in slots]
-            started = time.monotonic()
-            with ExitStack() as frozen:
-                for slot in slots:
-                    frozen.enter_context(slot.disk.quiesce())
-                for slot, layer in zip(slots, layers, strict=True):
-                    slot.disk.push(layer)
-            opened.pop_all()
-            paused = time.monotonic() - started
-            for slot in slots:
-                paths = images[slot.spec.export], *slot.spec.paths
-                formats = ("", *slot.spec.formats) if slot.spec.formats else ()
-                slot.spec = replace(slot.spec, paths=paths, formats=formats)
-            return paused
+        """Put empty images on top, of all these disks or none; for how many seconds writers were held."""
+        with self._owned(list(images), by, held=False) as slots:
+            return push_all(slots, list(images.values()))
 
-    def _open_top(self, path: str, spec: DiskSpec, opened: ExitStack) -> OpenedLayer:
-        layer = open_layer(path, search=[os.path.dirname(path)], writable=spec.writable, cache=spec.cache)
-        opened.callback(close_layers, [layer])
-        return layer
+    def rebase(self, name: str, paths: tuple[str, ...], formats: tuple[str, ...], by: Holding) -> float:
+        """Let a disk consist of other images; for how many seconds it was frozen."""
+        with self._owned([name], by) as (slot,):
+            held = slot in by.slots
+            frozen: AbstractContextManager[None] = contextlib.nullcontext() if held else slot.disk.freeze()
+            return rebase(slot, paths, formats, frozen)
+
+    def hold(self, exports: Sequence[str], by: Holding) -> None:
+        """Flush and freeze disks until `release`."""
+        taken = [slot for slot in self._take(exports, by) if slot not in by.slots]
+        try:
+            with ExitStack() as stack:
+                for slot in taken:
+                    slot.disk.flush()  # now, so that little is left when the disk is frozen
+                for slot in taken:
+                    stack.enter_context(slot.disk.freeze())
+                by.frozen.push(stack.pop_all())
+            by.slots += taken
+        except BaseException:
+            self._give_back(taken)
+            raise
+
+    def release(self, by: Holding) -> None:
+        """Let all that is held go on."""
+        by.frozen.close()
+        self._give_back(by.slots)
+        by.slots = []
+
+    def limit(self, group: str, bytes_per_second: int) -> None:
+        """Give a bandwidth group a limit; 0 is none."""
+        self._limits[group] = bytes_per_second
 
     def status(self) -> dict[str, Any]:
-        """What each export is and has done."""
-        now = time.monotonic()
+        """What each export is and has done; ``time`` is the clock for rates, in seconds."""
         with self._changed:
             slots = dict(self._slots)
-        return {name: {"time": now, **_status(slot)} for name, slot in slots.items()}
+        return {name: {"time": time.monotonic(), **slot.status()} for name, slot in slots.items()}
 
     def _named(self, exports: Sequence[str]) -> list[Slot]:
         with self._changed:
@@ -138,22 +131,27 @@ class Slots:
             return [self._slots[name] for name in exports]
 
     @contextmanager
-    def _owned(self, exports: Sequence[str], by: Holding) -> Iterator[list[Slot]]:
-        """Keep others from changing these disks; waits a while for those who do."""
+    def _owned(self, exports: Sequence[str], by: Holding, *, held: bool = True) -> Iterator[list[Slot]]:
+        """Keep others from changing these disks; with ``held`` it is no obstacle that ``by`` holds them."""
         taken = self._take(exports, by)
         try:
-            yield self._named(exports)
+            slots = self._named(exports)
+            for slot in slots:
+                if slot in by.slots and not held:
+                    raise _refused(ErrorKind.STATE, slot.spec.export, "is held; release it first")
+            yield slots
         finally:
             self._give_back(taken)
 
     def _take(self, exports: Sequence[str], by: Holding) -> list[Slot]:
+        """Own these disks, of which the answer has those that ``by`` did not own; waits for other owners."""
         with self._changed:
             deadline = time.monotonic() + _PATIENCE
             while busy := [slot for slot in self._named(exports) if slot.owner not in (None, by)]:
                 if not self._changed.wait(max(0.0, deadline - time.monotonic())):
                     name = busy[0].spec.export
                     raise _refused(ErrorKind.STATE, name, "is held by another client; try again later")
-            taken = [slot for slot in self._named(exports) if slot.owner is None]
+            taken = [slot for slot in dict.fromkeys(self._named(exports)) if slot.owner is None]
             for slot in taken:
                 slot.owner = by
             return taken
@@ -163,30 +161,6 @@ class Slots:
             for slot in slots:
                 slot.owner = None
             self._changed.notify_all()
-
-
-def _status(slot: Slot) -> dict[str, Any]:
-    disk, stats, spec = slot.disk, slot.disk.stats, slot.spec
-    return {
-        "paths": list(spec.paths),
-        "size": disk.size,
-        "depth": disk.depth,
-        "writable": disk.writable,
-        "cache": spec.cache.value,
-        "group": spec.group,
-        "reads": stats.reads,
-        "writes": stats.writes,
-        "zeros": stats.zeros,
-        "discards": stats.discards,
-        "flushes": stats.flushes,
-        "read_bytes": stats.read_bytes,
-        "written_bytes": stats.written_bytes,
-        "bytes": stats.read_bytes + stats.written_bytes,
-        "errors": 0,
-        "last_error": None,
-        "throttled": False,
-        "held": slot.owner is not None,
-    }
 
 
 def _refused(kind: ErrorKind, export: str, why: str) -> StorageError:
