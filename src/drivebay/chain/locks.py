@@ -70,23 +70,9 @@ def _take(fd: int, path: str, byte: int, kind: int) -> None:
         raise _in_use(fd, path, byte) from error
 
 
-def writes_and_reads(fd: int) -> tuple[int | None, int | None]:
-    """A byte that somebody who writes the file has locked, and one of somebody who reads it. Raises OSError."""
-    kinds = {byte: _held(fd, byte) for byte in (_OURS, _DOES + _WRITE, _DOES + _READ)}
-    written = [byte for byte, kind in kinds.items() if kind == fcntl.F_WRLCK or (kind and byte == _DOES + _WRITE)]
-    read = [byte for byte, kind in kinds.items() if kind is not None]
-    return (written or [None])[0], (read or [None])[0]
-
-
-def _held(fd: int, byte: int) -> int | None:
-    """The kind of lock that somebody else holds on ``byte``."""
-    asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
-    kind: int = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0]
-    return None if kind == fcntl.F_UNLCK else kind
-
-
 def _look(fd: int, path: str, byte: int) -> None:
-    if _held(fd, byte) is not None:
+    asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
+    if _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0] != fcntl.F_UNLCK:
         raise _in_use(fd, path, byte)
 
 

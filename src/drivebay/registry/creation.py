@@ -7,9 +7,8 @@ import glob
 import os
 import shutil
 
+from drivebay.chain.file_set import files_of
 from drivebay.chain.image import DESCRIPTOR
-from drivebay.chain.resolve import open_layer
-from drivebay.errors import StorageError
 
 
 def undo_creation(path: str) -> None:
@@ -48,19 +47,7 @@ def _published(aside: str, folder: str) -> list[str]:
 
 def _files_of(path: str) -> list[str]:
     """The image's own file last: while it is there, it names the others."""
-    if not os.path.lexists(path) or (os.path.isdir(path) and not _is_bundle(path)):
+    folder = os.path.isdir(path)
+    if not os.path.lexists(path) or (folder and not os.path.isfile(os.path.join(path, DESCRIPTOR))):
         return []
-    folder = path if os.path.isdir(path) else os.path.dirname(path)
-    try:
-        opened = open_layer(path, lock=False)
-    except StorageError:
-        return [] if os.path.isdir(path) else [path]
-    files = [source.path for source in opened.sources]
-    for source in opened.sources:
-        source.close()
-    beside = [file for file in files[1:] if os.path.dirname(file) == os.path.realpath(folder)]
-    return [*beside, files[0]]
-
-
-def _is_bundle(path: str) -> bool:
-    return os.path.isfile(os.path.join(path, DESCRIPTOR))
+    return [file for file in files_of(path) if not os.path.isdir(file)]
