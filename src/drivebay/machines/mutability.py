@@ -21,14 +21,14 @@ def require_off(machine: Machine, what: str) -> None:
             what,
             "is saved, and its hardware must be the same when it goes on; start it and shut it down, or "
             "forget "
-            "its saved state (drivebay discard)",
+            "its saved state (drivebay machine discard)",
         )
 
 
 def require_not_running(machine: Machine, what: str) -> None:
     """Whether ``machine`` is off or saved, as ``what`` needs. Raises StorageError (STATE)."""
     if machine.state in RUNNING:
-        raise _refused(machine, what, "is running; stop it first (drivebay stop)")
+        raise _refused(machine, what, "is running; stop it first (drivebay machine stop)")
 
 
 def with_hardware(machine: Machine, **changes: Any) -> Machine:

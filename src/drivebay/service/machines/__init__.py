@@ -1,0 +1,1 @@
+"""Machines as the command line and other programs change them: each function is one transaction."""

@@ -1,0 +1,20 @@
+"""What changes of machines have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from drivebay.machines.model import Machine
+from drivebay.machines.store import load, save
+from drivebay.registry.database import open_registry
+from drivebay.registry.home import Home
+
+
+def change_machine(home: Home, name: str, change_it: Callable[[Machine], Machine]) -> Machine:
+    """What ``change_it`` makes of a machine, recorded. Raises StorageError; a failure changes nothing."""
+    with open_registry(home) as registry, registry.change() as change:
+        before = load(change, name)
+        after = change_it(before)
+        if after != before:
+            save(change, after)
+    return after
