@@ -15,7 +15,6 @@ from drivebay.machines.model import Attachment, Hardware, Machine, Slot
 from drivebay.machines.snapshots import (
     DeletePlan,
     RestorePlan,
-    TakePlan,
     plan_delete,
     plan_restore,
     plan_take,
@@ -63,6 +62,20 @@ class Lab:
         """All media, as the machines use them."""
         return tree_of(self.media.values(), *self.machines.values())
 
+    def machine(self, name: str) -> UUID:
+        """A new machine."""
+        made = Machine(named(name), name, f"/machines/{name}", modified=False)
+        self.machines[made.uuid] = made
+        return made.uuid
+
+    def set_type(self, medium: Medium) -> None:
+        """Record a medium as it is to be."""
+        self.media[medium.uuid] = medium
+
+    def view(self, tree: MediaTree, medium: UUID) -> Content:
+        """What the disk shows."""
+        return self.images.view(tree, medium)
+
     def add(self, medium: Medium) -> None:
         """A new, empty image."""
         self.media[medium.uuid] = medium
@@ -95,29 +108,27 @@ class Lab:
     def _set(self, machine: Machine, attachments: tuple[Attachment, ...]) -> None:
         self.machines[machine.uuid] = replace(machine, hardware=Hardware(attachments=attachments))
 
-    def take(self, machine: UUID, name: str, state_file: str = "") -> TakePlan:
-        """A snapshot of the current state."""
+    def take(self, machine: UUID, name: str, state_file: str = "") -> UUID:
+        """A snapshot of the current state; its UUID."""
         plan = plan_take(
             self.machines[machine], self.tree, name, taken=START, state_file=state_file, uuid=named(name)
         )
         self._make(plan.diffs)
         self.machines[machine] = plan.machine
-        return plan
+        return plan.snapshot.uuid
 
-    def restore(self, machine: UUID, snapshot: UUID) -> RestorePlan:
+    def restore(self, machine: UUID, snapshot: UUID) -> None:
         """The current state is lost."""
         plan = plan_restore(self.machines[machine], self.tree, snapshot)
         self._make(plan.diffs)
         self.machines[machine] = plan.machine
         self._finish(plan)
-        return plan
 
-    def delete(self, machine: UUID, snapshot: UUID) -> DeletePlan:
+    def delete(self, machine: UUID, snapshot: UUID) -> None:
         """No state's contents change."""
         plan = plan_delete(self.machines[machine], self.tree, snapshot)
         self.machines[machine] = plan.machine
         self._finish(plan)
-        return plan
 
     def power_on(self, machine: UUID) -> list[Slot]:
         """Diffs that are to be reset are emptied; the slots of those."""
