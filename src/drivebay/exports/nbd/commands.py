@@ -70,6 +70,7 @@ def execute(session: Session, request: Request, payload: Buffer) -> list[Buffer]
     try:
         return _ACTIONS[request.command](session, request, payload)
     except StorageError as error:
+        session.export.faults.note(error.with_traceback(None))
         return [_error(session, request, sendable_error(error), error.message)]
     except MemoryError:
         return [_error(session, request, Error.NOMEM, "the server is out of memory")]

@@ -136,6 +136,8 @@ class Connection:
             return
         _log.debug("connection closed: %s", reason)
         self._dropped = True
+        if self._transmission is not None:
+            self._transmission.abandon()
         self._transmission = None  # it refers to this connection: both shall go without the collector
         shared, sock = self._shared, self._wire.sock
         shared.epoll.unregister(sock)

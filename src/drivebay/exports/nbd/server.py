@@ -13,6 +13,7 @@ from threading import Event, Lock, Thread
 from time import monotonic
 
 from drivebay.errors import StorageError
+from drivebay.exports.bandwidth import Bandwidth
 from drivebay.exports.export import Export
 from drivebay.exports.nbd.connection import Connection
 from drivebay.exports.nbd.epochs import EpochKeeper
@@ -83,6 +84,24 @@ class NbdServer:
         """
         export = self._shared.exports[name]
         self._in_loop(partial(self._remove, export))
+
+    def set_limit(self, bandwidth: Bandwidth, limit: int) -> None:
+        """Change what all exports with this bandwidth may transfer, in bytes/s. Safe in any thread."""
+        self._in_loop(partial(self._limit, bandwidth, limit))
+
+    @contextlib.contextmanager
+    def holding(self, export: Export) -> Iterator[None]:
+        """Let requests to an export wait, where they keep nothing else from being served. Safe in any thread.
+
+        Those that were under way are done when the block begins.
+        """
+        gate = export.gate
+        self._in_loop(gate.hold)
+        try:
+            gate.idle.wait()
+            yield
+        finally:
+            self._in_loop(gate.release)
 
     def run(self) -> None:
         """Serve until `stop`; then answer what is under way, flush every disk and close the sockets.
@@ -160,6 +179,11 @@ class NbdServer:
         self._shared.written.discard(export.disk)
         self._epochs.forget(export.disk)
 
+    def _limit(self, bandwidth: Bandwidth, limit: int) -> None:
+        bandwidth.limit = limit
+        for export in self._shared.exports.values():
+            export.gate.update()
+
     def _add(self, listener: Listener) -> None:
         self._listeners.append(listener)
         self._watch(listener.fd, partial(self._accept, listener))
@@ -173,8 +197,13 @@ class NbdServer:
         del self._shared.handlers[fd]
 
     def _wait(self) -> list[tuple[int, int]]:
-        timers = self._shared.handshaking or self._epochs.watched or self._paused
-        return self._waiter.wait(_TICK if timers else None)
+        shared = self._shared
+        timers = shared.handshaking or self._epochs.watched or self._paused
+        timeout = _TICK if timers else None
+        if shared.delayed:
+            due = min(bandwidth.due for bandwidth in shared.delayed)
+            timeout = min(_TICK, max(0.0, due - monotonic()))
+        return self._waiter.wait(timeout)
 
     def _alone(self) -> None:
         """The only client is served without asking epoll each time: a request then costs one wait less."""
@@ -190,6 +219,8 @@ class NbdServer:
         for fd, mask in events:
             if handler := shared.handlers.get(fd):
                 handler(mask)
+        if shared.delayed:
+            self._release_delayed()
         while shared.answered:
             shared.answered.pop().resume()
         while shared.closed:
@@ -199,6 +230,14 @@ class NbdServer:
             shared.written.clear()
         if shared.handshaking or self._epochs.watched or self._paused:
             self._tick()
+
+    def _release_delayed(self) -> None:
+        """Let go on what has got its bandwidth."""
+        now = monotonic()
+        for bandwidth in list(self._shared.delayed):
+            bandwidth.release(now)
+            if not bandwidth.lines:
+                self._shared.delayed.discard(bandwidth)
 
     def _tick(self) -> None:
         """What is done now and then, while there is something to watch."""
@@ -243,8 +282,11 @@ class NbdServer:
         """Answer what is under way, for as long as the clients take their replies."""
         self._close_listeners()
         deadline = monotonic() + self._drain_timeout
+        for export in self._shared.exports.values():
+            self._limit(export.gate.bandwidth, 0)
         for connection in list(self._shared.connections):
             connection.finish()
+        self._turn([])
         while self._shared.connections and monotonic() < deadline:
             self._turn(self._shared.epoll.poll(_TICK))
 
@@ -261,10 +303,10 @@ class NbdServer:
         for connection in list(self._shared.connections):
             connection.drop("the server stops")
         self._turn([])
+        self._workers.close()
         with self._ending:
             self._running = False
-        self._workers.collect()  # what other threads asked for until now
-        self._workers.close()
+        self._workers.collect()  # what ended meanwhile, and what other threads asked for until now
         self._shared.epoll.close()
 
     def _flush_all(self) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from drivebay.engine.disk import Disk
+from drivebay.exports.bandwidth import Bandwidth
 from drivebay.exports.export import Export
 from drivebay.exports.nbd.buffers import PayloadBuffers
 from drivebay.exports.nbd.plain import Slab
@@ -47,4 +48,5 @@ class Shared:
     handshaking: set[Connection] = field(default_factory=set)
     written: set[Disk] = field(default_factory=set)  # disks that were changed since the loop last looked
     answered: set[Connection] = field(default_factory=set)  # have replies to send when the events are handled
+    delayed: set[Bandwidth] = field(default_factory=set)  # that requests wait for
     closed: list[socket.socket] = field(default_factory=list)  # for the loop to close after its events

@@ -15,7 +15,8 @@ from typing import Final
 from drivebay.engine.batch import Outcome
 from drivebay.engine.source import Buffer
 from drivebay.exports.nbd.commands import execute, refusal
-from drivebay.exports.nbd.constants import MAX_PAYLOAD, Command, Error
+from drivebay.exports.nbd.constants import MAX_PAYLOAD, Command, CommandFlag, Error
+from drivebay.exports.nbd.delay import Delay, Work
 from drivebay.exports.nbd.handshake import Session
 from drivebay.exports.nbd.plain import Batch, plan_reads, plan_writes
 from drivebay.exports.nbd.replies import ChunkedReplies
@@ -29,6 +30,7 @@ _ZERO: Final = Outcome.ZERO
 _MAX_IN_FLIGHT: Final = 64 << 20  # bytes of requests that one connection may have in the workers
 _MAX_UNSENT: Final = 1 << 20  # bytes of replies; beyond, no more requests are taken
 _LEAST_CHARGE: Final = 4096  # what a request counts for beside its data
+_SMALL: Final = 256 << 10  # bytes: what has waited for bandwidth and is no larger is done in the loop
 _OWN_BUFFER_FROM: Final = 256 << 10  # payloads that get a buffer of their own while they arrive
 
 _COMMAND_AT: Final = 7  # the low byte of a request's command
@@ -65,6 +67,8 @@ class Transmission:
         self._wire = wire
         self._on_reply = on_reply
         self._body: _Body | None = None
+        self._gate = session.export.gate
+        self._delay = Delay(self._gate, shared, self._run)
 
     def must_wait(self) -> bool:
         """Whether no more requests are taken, for now or for ever."""
@@ -79,12 +83,18 @@ class Transmission:
             self.process()
         return count
 
+    def abandon(self) -> None:
+        """The client is gone: what waits is not done, what is in the workers happens unanswered."""
+        self._delay.abandon()
+
     def process(self) -> None:
         """Handle whole requests until there are none, or until the client must be made to wait."""
-        inbox, header = self._wire.inbox, self._replies.requests.size
+        inbox, header, gate = self._wire.inbox, self._replies.requests.size, self._gate
         while inbox.end - inbox.start >= header and not self.must_wait():
             command = inbox.view[inbox.start + _COMMAND_AT]  # a guess: the plans look at the whole header
-            if command == _READ:
+            if gate.closed:
+                handled = self._any_request()
+            elif command == _READ:
                 handled = self._plain_reads() or self._any_request()
             elif command == _WRITE and self._writable:
                 handled = self._plain_writes() or self._any_request()
@@ -202,14 +212,50 @@ class Transmission:
         if request.command in (Command.READ, Command.WRITE):
             charge += request.length
         self.in_flight += charge
-        work = partial(execute, self._session, request, payload)
-        self._shared.workers.submit(work, partial(self._complete, request, charge, buffer))
+        work = Work(request, payload, charge, buffer)
+        if not (self._gate.closed and self._delay.add(work)):
+            self._submit(work)
 
-    def _complete(self, request: Request, charge: int, buffer: mmap.mmap | None, reply: list[Buffer]) -> None:
+    def _submit(self, work: Work) -> None:
+        """Give a request to the workers."""
+        self._gate.begun()
+        task = partial(execute, self._session, work.request, work.payload)
+        self._shared.workers.submit(task, partial(self._complete, work))
+
+    def _run(self, works: list[Work]) -> None:
+        """Do what has waited."""
+        for work in works:
+            reply = self._at_once(work)
+            if reply is None:
+                self._submit(work)
+            else:
+                self._finish(work, [reply])
+
+    def _at_once(self, work: Work) -> Buffer | None:
+        """The reply to a small plain request, if that needs no waiting for the disk."""
+        request, replies = work.request, self._replies
+        if request.flags & ~CommandFlag.PAYLOAD_LEN or not 0 < request.length <= _SMALL:
+            return None
+        if request.command == Command.WRITE:
+            (outcome,) = self._disk.write_batch([(request.offset, memoryview(work.payload))])
+            return replies.acks([request.cookie], [request.offset]) if outcome is _DONE else None
+        if request.command != Command.READ:
+            return None
+        reply = bytearray(replies.data_header + request.length)  # zeros, if nothing is filled in
+        (outcome,) = self._disk.read_batch([(request.offset, memoryview(reply)[replies.data_header :])])
+        replies.pack_data(reply, 0, request.cookie, request.offset, request.length)
+        return None if outcome is Outcome.LATER else reply
+
+    def _complete(self, work: Work, reply: list[Buffer]) -> None:
         """A worker has the reply."""
-        self.in_flight -= charge
-        if buffer is not None:
-            self._shared.payloads.give_back(buffer)
+        self._gate.ended()
+        self._finish(work, reply)
+
+    def _finish(self, work: Work, reply: list[Buffer]) -> None:
+        request = work.request
+        self.in_flight -= work.charge
+        if work.buffer is not None:
+            self._shared.payloads.give_back(work.buffer)
         stats = self._shared.stats
         stats.requests += 1
         if request.command == Command.READ:

@@ -53,6 +53,8 @@ def _begin(run_folder: str, task: Message, stack: ExitStack, ending: threading.E
     server = NbdServer({}, max_connections=_MAX_CONNECTIONS)
     slots = Slots(server)
     stack.callback(slots.close_all)
+    for group, limit in spec.mapping(task.get("groups", {}), spec.limit).items():
+        slots.limit(group, limit)
     for disk in disks:
         slots.open(disk)
     server.listen_unix(os.path.join(run_folder, spec.NBD_SOCKET))

@@ -7,6 +7,7 @@ from typing import Any
 
 from drivebay.engine.disk import Disk
 from drivebay.exports import Export
+from drivebay.service.worker.messages import error_to_json
 from drivebay.service.worker.spec import DiskSpec
 
 
@@ -30,7 +31,13 @@ class Slot:
 
     def status(self) -> dict[str, Any]:
         """What the disk is and has done, as JSON values."""
-        disk, stats, spec = self.disk, self.disk.stats, self.spec
+        disk, stats, spec, gate, faults = (
+            self.disk,
+            self.disk.stats,
+            self.spec,
+            self.export.gate,
+            self.export.faults,
+        )
         return {
             "paths": list(spec.paths),
             "size": disk.size,
@@ -46,8 +53,11 @@ class Slot:
             "read_bytes": stats.read_bytes,
             "written_bytes": stats.written_bytes,
             "bytes": stats.read_bytes + stats.written_bytes,
-            "errors": 0,
-            "last_error": None,
-            "throttled": False,
+            "errors": faults.count,
+            "last_error": None
+            if faults.last is None
+            else {**error_to_json(faults.last), "when": faults.when},
+            "limit": gate.bandwidth.limit,
+            "throttled": gate.waiting,
             "held": self.owner is not None,
         }

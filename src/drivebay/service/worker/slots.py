@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from drivebay.errors import ErrorKind, StorageError
-from drivebay.exports import Export, NbdServer
+from drivebay.exports import Bandwidth, Export, Gate, NbdServer
 from drivebay.service.worker.opening import open_disk
 from drivebay.service.worker.pushing import push_all
 from drivebay.service.worker.rebasing import rebase
@@ -41,7 +41,7 @@ class Slots:
         self._slots: dict[str, Slot] = {}
         self._changed = threading.Condition()
         self._opening: set[str] = set()
-        self._limits: dict[str, int] = {}
+        self._groups: dict[str, Bandwidth] = {}
 
     def open(self, spec: DiskSpec) -> None:
         """Open a disk and offer it."""
@@ -51,7 +51,8 @@ class Slots:
             self._opening.add(spec.export)
         try:
             disk = open_disk(spec)
-            export = Export(disk, spec.export, discard=spec.discard)
+            gate = Gate(self._group(spec.group))
+            export = Export(disk, spec.export, discard=spec.discard, gate=gate)
             self._server.add_export(export)
             with self._changed:
                 self._slots[spec.export] = Slot(spec, export)
@@ -89,7 +90,7 @@ class Slots:
         """Let a disk consist of other images; for how many seconds it was frozen."""
         with self._owned([name], by) as (slot,):
             held = slot in by.slots
-            frozen: AbstractContextManager[None] = contextlib.nullcontext() if held else slot.disk.freeze()
+            frozen: AbstractContextManager[None] = contextlib.nullcontext() if held else self._frozen(slot)
             return rebase(slot, paths, formats, frozen)
 
     def hold(self, exports: Sequence[str], by: Holding) -> None:
@@ -100,7 +101,7 @@ class Slots:
                 for slot in taken:
                     slot.disk.flush()  # now, so that little is left when the disk is frozen
                 for slot in taken:
-                    stack.enter_context(slot.disk.freeze())
+                    stack.enter_context(self._frozen(slot))
                 by.frozen.push(stack.pop_all())
             by.slots += taken
         except BaseException:
@@ -114,8 +115,21 @@ class Slots:
         by.slots = []
 
     def limit(self, group: str, bytes_per_second: int) -> None:
-        """Give a bandwidth group a limit; 0 is none."""
-        self._limits[group] = bytes_per_second
+        """Give a bandwidth group a limit, in bytes; 0 is none."""
+        self._server.set_limit(self._group(group), bytes_per_second)
+
+    def _group(self, name: str) -> Bandwidth:
+        """What disks share; a group of no name is each disk's own."""
+        if not name:
+            return Bandwidth()
+        with self._changed:
+            return self._groups.setdefault(name, Bandwidth())
+
+    @contextmanager
+    def _frozen(self, slot: Slot) -> Iterator[None]:
+        """Freeze a disk; the server lets its requests wait where they are in nobody's way."""
+        with self._server.holding(slot.export), slot.disk.freeze():
+            yield
 
     def status(self) -> dict[str, Any]:
         """What each export is and has done; ``time`` is the clock for rates, in seconds."""

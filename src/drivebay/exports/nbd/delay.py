@@ -1,0 +1,89 @@
+"""Requests of one connection that wait: for bandwidth, or for a held disk to go on."""
+
+from __future__ import annotations
+
+import mmap
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
+from typing import NamedTuple
+
+from drivebay.engine.source import Buffer
+from drivebay.exports.bandwidth import Line
+from drivebay.exports.gate import Gate
+from drivebay.exports.nbd.constants import Command
+from drivebay.exports.nbd.requests import Request
+from drivebay.exports.nbd.shared import Shared
+
+_LIMITED = (Command.READ, Command.WRITE)
+
+
+class Work(NamedTuple):
+    """A request that was found good, with its payload, which may lie in a pooled ``buffer``.
+
+    ``charge`` is what it counts for among those that are under way.
+    """
+
+    request: Request
+    payload: Buffer
+    charge: int
+    buffer: mmap.mmap | None
+
+
+class Delay(Line):
+    """What of one connection waits. ``run`` gets the work whose time has come, in order.
+
+    Everything runs in the loop's thread.
+    """
+
+    def __init__(self, gate: Gate, shared: Shared, run: Callable[[list[Work]], None]) -> None:
+        super().__init__()
+        self._gate = gate
+        self._shared = shared
+        self._run: Callable[[list[Work]], None] | None = run
+        self._works: deque[Work] = deque()  # that wait for bandwidth; as many as there are costs
+
+    def add(self, work: Work) -> bool:
+        """Let a request wait if it must; the gate is closed."""
+        if self._gate.held:
+            self._gate.waiting += 1
+            self._gate.parked.append(partial(self._again, work))
+            return True
+        if work.request.command not in _LIMITED:
+            return False
+        self._gate.waiting += 1
+        self._works.append(work)
+        self._gate.bandwidth.add(self, work.request.length, monotonic())
+        self._shared.delayed.add(self._gate.bandwidth)
+        return True
+
+    def abandon(self) -> None:
+        """The client is gone: what waits is not done."""
+        self._run = None  # it refers to the connection, which shall go without the collector
+        self._gate.bandwidth.forget(self)
+        while self._works:
+            self._drop(self._works.popleft())
+
+    def go(self, count: int) -> None:
+        works = [self._works.popleft() for _ in range(count)]
+        self._gate.waiting -= count
+        if self._gate.held:
+            for work in works:
+                self.add(work)
+        elif self._run is not None:
+            self._run(works)
+
+    def _again(self, work: Work) -> None:
+        """The disk goes on."""
+        if self._run is None:
+            self._drop(work)
+            return
+        self._gate.waiting -= 1
+        if not (self._gate.closed and self.add(work)):
+            self._run([work])
+
+    def _drop(self, work: Work) -> None:
+        self._gate.waiting -= 1
+        if work.buffer is not None:
+            self._shared.payloads.give_back(work.buffer)
