@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from drivebay.chain.apply import sync_folder
 from drivebay.errors import ErrorKind, StorageError, from_os_error
+from drivebay.registry.relinking import record_parent
 
 INTENT = "intent"
 
@@ -52,7 +53,15 @@ class Trash:
     record: str = ""
 
 
-Effect = WriteFile | Remove | Rename | Trash
+@dataclass(frozen=True, slots=True)
+class Relink:
+    """The header of the image ``child`` names ``parent``, which may have moved, as its parent."""
+
+    child: str
+    parent: str
+
+
+Effect = WriteFile | Remove | Rename | Trash | Relink
 Identity = tuple[int, int]  # device and inode
 
 
@@ -70,7 +79,7 @@ class Step:
         return json.dumps({"detail": self.detail, "identity": self.identity})
 
 
-def steps_of(effect: WriteFile | Remove | Rename) -> Iterator[Step]:
+def steps_of(effect: WriteFile | Remove | Rename | Relink) -> Iterator[Step]:
     """The rows for an effect; what it would do to files that aren't there is left out."""
     match effect:
         case WriteFile():
@@ -82,6 +91,8 @@ def steps_of(effect: WriteFile | Remove | Rename) -> Iterator[Step]:
         case Rename():
             if identity := _identity(effect.source):
                 yield Step("rename", effect.source, effect.target, identity)
+        case Relink():
+            yield Step("relink", effect.child, effect.parent)
 
 
 def read_step(kind: str, path: str, payload: str) -> Step:
@@ -103,7 +114,7 @@ def _write(step: Step, durable: bool) -> None:
     folder, name = os.path.split(step.path)
     os.makedirs(folder, exist_ok=True)
     aside = os.path.join(folder, f".{name}.new")
-    with open(aside, "w", encoding="utf-8", errors="surrogateescape") as file:
+    with open(aside, "w", encoding="utf-8", errors="surrogateescape", newline="") as file:
         file.write(step.detail)
         file.flush()
         if durable:
@@ -162,5 +173,9 @@ def _identity(path: str) -> Identity | None:
     return status.st_dev, status.st_ino
 
 
-_DO = {"write": _write, "remove": _remove, "rename": _rename}
-_VERBS = {"write": "write", "remove": "remove", "rename": "rename"}
+def _relink(step: Step, _durable: bool) -> None:
+    record_parent(step.path, step.detail)
+
+
+_DO = {"write": _write, "remove": _remove, "rename": _rename, "relink": _relink}
+_VERBS = {"write": "write", "remove": "remove", "rename": "rename", "relink": "record the parent of"}
