@@ -45,7 +45,7 @@ def attach(machine: Machine, tree: MediaTree, wanted: Attachment) -> Machine:
     grown = with_slot(machine, wanted.slot)
     row = kind_of(find_controller(grown, wanted.slot.controller).kind)
     _require_accepted(row, wanted)
-    _require_vacant(machine, wanted)
+    require_vacant(machine, wanted)
     _require_medium(machine, tree, wanted)
     if machine.state in RUNNING:
         _require_ports(machine, grown, wanted)
@@ -87,7 +87,7 @@ def insert(machine: Machine, tree: MediaTree, at: Attachment, medium: UUID | Non
         )
     new = dataclasses.replace(at, medium=medium)
     _require_medium(_without(machine, at), tree, new)
-    return _swap(machine, at, new)
+    return with_drive(machine, at, new)
 
 
 def change_flags(machine: Machine, at: Attachment, **changes: Any) -> Machine:
@@ -102,7 +102,7 @@ def change_flags(machine: Machine, at: Attachment, **changes: Any) -> Machine:
         require_not_running(machine, "move a drive to another bandwidth group")
     new = dataclasses.replace(at, **real)
     _require_flags(machine, new)
-    return _swap(machine, at, new) if real else machine
+    return with_drive(machine, at, new) if real else machine
 
 
 def is_hotpluggable(machine: Machine, at: Attachment) -> bool:
@@ -149,7 +149,8 @@ def _require_accepted(row: ControllerKind, wanted: Attachment) -> None:
         )
 
 
-def _require_vacant(machine: Machine, wanted: Attachment) -> None:
+def require_vacant(machine: Machine, wanted: Attachment) -> None:
+    """Whether nothing is in the slot. Raises StorageError (IN_USE, E6)."""
     there = attachment_at(machine, wanted.slot)
     if there is not None:
         raise StorageError(
@@ -220,7 +221,8 @@ def _without(machine: Machine, at: Attachment) -> Machine:
     return with_hardware(machine, attachments=tuple(one for one in machine.hardware.attachments if one != at))
 
 
-def _swap(machine: Machine, old: Attachment, new: Attachment) -> Machine:
+def with_drive(machine: Machine, old: Attachment, new: Attachment) -> Machine:
+    """The machine with ``new`` in the place of ``old``; no rule is held."""
     return with_hardware(
         machine, attachments=tuple(new if one == old else one for one in machine.hardware.attachments)
     )

@@ -27,7 +27,7 @@ def _faults_at(tree: MediaTree, at: Attachment) -> Iterator[str]:
     if at.medium not in tree.media:
         yield (
             f"{at.slot} holds medium {at.medium}, which is not registered; register its file "
-            "(drivebay medium register), or detach it"
+            "(drivebay medium add), or detach it"
         )
         return
     medium = tree.get(at.medium)

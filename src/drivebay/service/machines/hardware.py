@@ -6,7 +6,9 @@ from typing import Any
 
 from drivebay.machines import bandwidth, controllers
 from drivebay.machines.model import BandwidthGroup, Controller, Machine
+from drivebay.machines.mutability import RUNNING
 from drivebay.registry.home import Home
+from drivebay.service.machines import live
 from drivebay.service.machines.changes import change_machine
 
 
@@ -42,11 +44,12 @@ def add_group(home: Home, machine: str, name: str, limit: str) -> BandwidthGroup
 
 
 def set_limit(home: Home, machine: str, name: str, limit: str) -> BandwidthGroup:
-    """Change a group's limit, also while the machine runs. Raises StorageError."""
+    """Change a group's limit; a running machine keeps to it at once. Raises StorageError."""
     wanted = bandwidth.parse_limit(limit)
-    return bandwidth.find_group(
-        change_machine(home, machine, lambda one: bandwidth.set_limit(one, name, wanted)), name
-    )
+    after = change_machine(home, machine, lambda one: bandwidth.set_limit(one, name, wanted))
+    if after.state in RUNNING:
+        live.set_limit(home, after, name, wanted)
+    return bandwidth.find_group(after, name)
 
 
 def remove_group(home: Home, machine: str, name: str) -> Machine:

@@ -14,11 +14,12 @@ from drivebay.machines.model import Machine, MachineState
 from drivebay.machines.mutability import require_not_running
 from drivebay.machines.names import require_machine_name
 from drivebay.machines.settings import edit_settings
-from drivebay.machines.store import load, load_all, refresh, save
+from drivebay.machines.store import load_all, refresh, save
 from drivebay.registry.database import Change, open_registry
 from drivebay.registry.home import Home
 from drivebay.registry.journal import Remove
 from drivebay.service.machines.changes import change_machine
+from drivebay.service.machines.live import load_live
 
 _FILES = ("kernel", "initrd")
 
@@ -78,7 +79,7 @@ def rename_machine(home: Home, name: str, new: str) -> Machine:
     """
     require_machine_name(new)
     with open_registry(home) as registry, registry.change() as change:
-        machine = load(change, name)
+        machine = load_live(change, home, name)
         require_not_running(machine, "rename a machine")
         renamed = dataclasses.replace(machine, name=new, folder=_new_folder(machine, new))
         moved = _move_media(change, machine, renamed)
@@ -93,7 +94,7 @@ def discard_state(home: Home, name: str) -> Machine:
     A state that a snapshot shares stays for that. Raises StorageError (STATE).
     """
     with open_registry(home) as registry, registry.change() as change:
-        machine = load(change, name)
+        machine = load_live(change, home, name)
         if machine.state is not MachineState.SAVED:
             raise StorageError(
                 ErrorKind.STATE,
