@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter, deque
 
-_SLACK = 0.05  # seconds that may be caught up with: a loop's delays, and a client's time to think
+_SLACK = 0.1  # seconds that may be caught up with: a loop's delays, and a client's time to think
 
 
 class Line(ABC):
@@ -38,8 +38,9 @@ class Bandwidth:
 
     def add(self, line: Line, cost: int, now: float) -> None:
         """A request of ``cost`` bytes waits; `release` lets it go, perhaps at once."""
-        if not self.lines and now - self._last > _SLACK:
-            self._free = now  # what nobody asked for is not saved up
+        if not self.lines:  # what nobody asked for is not saved up
+            idle = now - self._last > _SLACK
+            self._free = max(self._free, now if idle else now - _SLACK)
         self._last = now
         if line not in self.lines:
             line.served = max(line.served, self._served)
@@ -54,7 +55,6 @@ class Bandwidth:
 
     def release(self, now: float) -> None:
         """Let go whose time has come."""
-        self._free = max(self._free, now - _SLACK)
         going: Counter[Line] = Counter()
         while self.lines:
             line = min(self.lines, key=lambda each: each.served)
@@ -62,14 +62,14 @@ class Bandwidth:
             self.due = self._free + cost / self.limit if self.limit else now
             if self.due > now:
                 break
-            self._go(line, cost)
+            self._free = max(self.due, now - _SLACK)
+            self._take(line, cost)
             going[line] += 1
         for line, count in going.items():
             self._last = now
             line.go(count)
 
-    def _go(self, line: Line, cost: int) -> None:
-        self._free = self.due
+    def _take(self, line: Line, cost: int) -> None:
         line.costs.popleft()
         line.served += cost
         self._served = line.served
