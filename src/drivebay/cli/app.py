@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import drivebay as package
-from drivebay.cli import content, create, demo, edit, formats, images, serving
+from drivebay.cli import content, create, demo, edit, formats, images, medium_files, serving
 from drivebay.cli.home import HomeFolder
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command()(content.checksum)
 app.command()(content.compare)
 app.command()(serving.serve)
 app.command()(demo.demo)
+app.add_typer(medium_files.app, name="medium")
 
 
 def _show_version(wanted: bool) -> None:

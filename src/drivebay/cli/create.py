@@ -16,6 +16,34 @@ from drivebay.service.sizes import format_size
 
 _HELP = {"--help", "-h"}
 
+NewImage = Annotated[str, typer.Argument(metavar="IMAGE", help="The new file.", show_default=False)]
+Size = Annotated[str | None, typer.Option("--size", metavar="SIZE", help="Like 10G or 512 MiB.")]
+NewFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="NAME",
+        help="Default: by the name's extension, else vdi (see drivebay formats).",
+    ),
+]
+Variant = Annotated[
+    str | None, typer.Option("--variant", metavar="NAME", help="One of the format's kinds of images.")
+]
+BlockSize = Annotated[
+    str | None, typer.Option("--block-size", metavar="SIZE", help="Unit of allocation, like 2M.")
+]
+Option = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        "-o",
+        metavar="NAME=VALUE",
+        help="An option of the format (--help FORMAT); repeatable.",
+    ),
+]
+NewUuid = Annotated[str | None, typer.Option("--uuid", metavar="UUID", help="Default: a random one.")]
+Comment = Annotated[str, typer.Option("--comment", metavar="TEXT", help="Kept in the image.")]
+
 
 class CreateCommand(TyperCommand):
     """Shows a format's own options for ``--help FORMAT``."""
@@ -38,8 +66,8 @@ def _show_format(name: str) -> None:
 
 
 def create(
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="The new file.", show_default=False)],
-    size: Annotated[str | None, typer.Option("--size", metavar="SIZE", help="Like 10G or 512 MiB.")] = None,
+    image: NewImage,
+    size: Size = None,
     parent: Annotated[
         str | None,
         typer.Option(
@@ -49,31 +77,12 @@ def create(
     parent_format: Annotated[
         str | None, typer.Option("--parent-format", metavar="NAME", help="The parent's, not probed then.")
     ] = None,
-    format_name: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            metavar="NAME",
-            help="Default: by the name's extension, else vdi (see drivebay formats).",
-        ),
-    ] = None,
-    variant: Annotated[
-        str | None, typer.Option("--variant", metavar="NAME", help="One of the format's kinds of images.")
-    ] = None,
-    block_size: Annotated[
-        str | None, typer.Option("--block-size", metavar="SIZE", help="Unit of allocation, like 2M.")
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--option",
-            "-o",
-            metavar="NAME=VALUE",
-            help="An option of the format (--help FORMAT); repeatable.",
-        ),
-    ] = None,
-    uuid: Annotated[str | None, typer.Option("--uuid", metavar="UUID", help="Default: a random one.")] = None,
-    comment: Annotated[str, typer.Option("--comment", metavar="TEXT", help="Kept in the image.")] = "",
+    format_name: NewFormat = None,
+    variant: Variant = None,
+    block_size: BlockSize = None,
+    option: Option = None,
+    uuid: NewUuid = None,
+    comment: Comment = "",
     as_json: Json = False,
 ) -> None:
     """Make a new image of --size, or a differencing one on --parent. Never overwrites a file.
@@ -91,7 +100,7 @@ def create(
             format=format_name,
             variant=variant,
             block_size=block_size,
-            options=_pairs(option or []),
+            options=pairs(option or []),
             uuid=uuid,
             comment=comment,
             progress=progress,
@@ -103,7 +112,8 @@ def create(
     console().print(f"made {plain(made.path)}: {facts.format}, {facts.variant}, {format_size(facts.size)}")
 
 
-def _pairs(options: list[str]) -> dict[str, str]:
+def pairs(options: list[str]) -> dict[str, str]:
+    """Options of a format as they are given. Raises StorageError (INVALID)."""
     pairs: dict[str, str] = {}
     for option in options:
         name, equals, value = option.partition("=")

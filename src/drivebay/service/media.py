@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,12 +16,11 @@ from drivebay.machines.store import machine_names, refresh
 from drivebay.machines.write_modes import require_unwritten
 from drivebay.model import NULL_UUID
 from drivebay.registry import rules
-from drivebay.registry.database import Change, Registry, View
+from drivebay.registry.database import Change, Registry
 from drivebay.registry.medium import DeviceType, MediaTree, Medium, MediumType
 from drivebay.service import images
 from drivebay.service.media_state import own_uuid, require_free
 from drivebay.service.registering import new_path, register, require_device
-from drivebay.service.sizes import parse_size
 
 
 def find_medium(tree: MediaTree, name: str | UUID) -> Medium:
@@ -187,19 +185,9 @@ def _put(change: Change, medium: Medium, **fields: Any) -> Medium:
     return changed
 
 
-def sizes_of(options: Mapping[str, str | None]) -> dict[str, int]:
-    """Options that are sizes as bytes; those that aren't given are left out."""
-    return {name: parse_size(text) for name, text in options.items() if text is not None}
-
-
 def _uuid(text: str) -> UUID | None:
     try:
         uuid = UUID(text.strip("{}"))
     except ValueError:
         return None
     return None if uuid == NULL_UUID else uuid
-
-
-def names_of_machines(view: View) -> Mapping[UUID, str]:
-    """The names of all machines, for messages."""
-    return machine_names(view)

@@ -101,8 +101,8 @@ def own_uuid(facts: ImageFacts, path: str) -> UUID | None:
     return None if facts.uuid in (NULL_UUID, raw.identity(path)) else facts.uuid
 
 
-def media_info(view: View, *, check: bool = True) -> list[MediumInfo]:
-    """All media, by path; without ``check`` no file is looked at."""
+def media_info(view: View, *, only: UUID | None = None, check: bool = True) -> list[MediumInfo]:
+    """All media, by path, or ``only`` one; without ``check`` no file is looked at."""
     machines = load_all(view)
     tree = view.tree
     names = {one.uuid: one.name for one in machines}
@@ -123,6 +123,7 @@ def media_info(view: View, *, check: bool = True) -> list[MediumInfo]:
             tuple(resets.get(medium.uuid, ())),
         )
         for medium in sorted(tree.media.values(), key=lambda one: one.path)
+        if only in (None, medium.uuid)
     ]
 
 
