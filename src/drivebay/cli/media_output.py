@@ -85,17 +85,18 @@ def _roots(infos: Sequence[MediumInfo], by_uuid: Mapping[UUID, MediumInfo]) -> l
 
 
 def _tree(root: MediumInfo, by_uuid: Mapping[UUID, MediumInfo]) -> Tree:
-    tree = Tree(_label(root), guide_style="dim")
+    tree = Tree(medium_label(root), guide_style="dim")
     waiting = [(tree, child) for child in root.children]
     while waiting:
         parent, uuid = waiting.pop(0)
         info = by_uuid[uuid]
-        node = parent.add(_label(info))
+        node = parent.add(medium_label(info))
         waiting += [(node, child) for child in info.children]
     return tree
 
 
-def _label(info: MediumInfo) -> str:
+def medium_label(info: MediumInfo) -> str:
+    """A medium in one line of a tree; * marks what a machine reads and writes now."""
     medium = info.medium
     mark = "[bold green]*[/] " if info.active else ""
     size = f"{format_size(info.disk_usage)} on disk"
