@@ -11,7 +11,9 @@ import pytest
 
 import drivebay
 from drivebay.errors import ErrorKind, StorageError
-from drivebay.qemu import CONTROLLERS, NbdDisk, TinyGuest
+from drivebay.machines.kinds import KINDS, Bus
+from drivebay.qemu import NbdDisk, TinyGuest
+from drivebay.registry.medium import DeviceType
 
 if TYPE_CHECKING:
     from conftest import Server
@@ -19,6 +21,12 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.xdist_group("guest")
 
 MIB = 1 << 20
+# All that QEMU has and that take disks; of IDE controllers a machine has one.
+CONTROLLERS = [
+    name
+    for name, kind in KINDS.items()
+    if kind.qemu and DeviceType.DISK in kind.accepts and (kind.bus is not Bus.IDE or name == "PIIX4")
+]
 # Far above what was ever seen: software emulation on a machine that is busy with other tests.
 BOOT_TIMEOUT = 240
 

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from drivebay.errors import ErrorKind, StorageError
-from drivebay.qemu import CONTROLLERS, DirectKernel, NbdDisk, arguments
+from drivebay.machines.kinds import KINDS, Bus
+from drivebay.qemu import DirectKernel, NbdDisk, arguments
+from drivebay.registry.medium import DeviceType
 
+CONTROLLERS = [name for name, kind in KINDS.items() if kind.qemu and DeviceType.DISK in kind.accepts]
 KERNEL = DirectKernel(Path("/k/vmlinux"), Path("/k/root.cpio"), "console=ttyS0")
 
 
@@ -23,16 +26,17 @@ def test_an_ahci_disk_is_an_nbd_node_on_a_port() -> None:
     assert node["server"] == {"type": "unix", "path": "/run/a,b.sock"}
     assert (node["export"], node["reconnect-delay"], node["discard"]) == ("child", 7, "unmap")
     assert node["cache"]["no-flush"] is False
-    controller, drive = values(command, "-device")
-    assert controller == "ich9-ahci,id=ahci"
-    assert drive == "ide-hd,bus=ahci.0,drive=disk0,serial=drivebay0,write-cache=on"
+    controller, drive = map(json.loads, values(command, "-device"))
+    assert (controller["driver"], controller["id"]) == ("ich9-ahci", "adapter-0-0")
+    assert (drive["driver"], drive["bus"], drive["serial"]) == ("ide-hd", "adapter-0-0.0", "drivebay0")
+    assert (drive["drive"], drive["write-cache"]) == (node["node-name"], "on")
 
 
 def test_a_controller_is_made_once_and_its_ports_count_up() -> None:
     disks = [NbdDisk("/a"), NbdDisk("/b", controller="nvme"), NbdDisk("/c")]
-    devices = values(arguments(disks, KERNEL), "-device")
-    assert [device.partition(",")[0] for device in devices] == ["ich9-ahci", "ide-hd", "nvme", "ide-hd"]
-    assert "bus=ahci.1,drive=disk2,serial=drivebay2" in devices[3]
+    devices = [json.loads(device) for device in values(arguments(disks, KERNEL), "-device")]
+    assert [device["driver"] for device in devices] == ["ich9-ahci", "nvme", "ide-hd", "nvme-ns", "ide-hd"]
+    assert (devices[4]["bus"], devices[4]["serial"]) == ("adapter-0-0.1", "drivebay2")
 
 
 def test_the_guest_has_a_kernel_a_serial_line_and_nothing_to_probe() -> None:
@@ -48,16 +52,17 @@ def test_the_guest_has_a_kernel_a_serial_line_and_nothing_to_probe() -> None:
 
 @pytest.mark.parametrize("name", CONTROLLERS)
 def test_every_row_takes_as_many_disks_as_it_says_and_no_more(name: str) -> None:
-    ports = CONTROLLERS[name].ports
-    full = [NbdDisk(f"/{number}", controller=name) for number in range(ports)]
-    drives = [device for device in values(arguments(full, KERNEL), "-device") if "drive=" in device]
-    assert len(set(drives)) == ports
-    with pytest.raises(StorageError, match=f"{name} has {ports} ports") as caught:
+    kind = KINDS[name]
+    most = kind.max_instances if kind.bus is Bus.PCIE else kind.ports[1] * kind.devices
+    full = [NbdDisk(f"/{number}", controller=name) for number in range(most)]
+    drives = [device for device in values(arguments(full, KERNEL), "-device") if '"drive":' in device]
+    assert len(set(drives)) == most
+    with pytest.raises(StorageError, match=f"{name} takes {most} disks") as caught:
         arguments([*full, NbdDisk("/more", controller=name)], KERNEL)
     assert caught.value.kind is ErrorKind.INVALID
 
 
 def test_an_unknown_controller_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(StorageError, match=r"'mfm'.*ahci, lsilogic") as caught:
+    with pytest.raises(StorageError, match=r"'mfm'.*PIIX4, PIIX3") as caught:
         arguments([NbdDisk("/a", controller="mfm")], KERNEL)
     assert caught.value.kind is ErrorKind.INVALID

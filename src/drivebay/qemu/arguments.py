@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from drivebay.machines.model import Hardware, Machine, Network, Settings
 from drivebay.qemu.boot_order import boot_indexes, floppy_boot_indexes
@@ -49,6 +49,10 @@ class Launch:
     efi: Efi | None = None
     vnc: str = ""
     incoming: bool = False
+
+    def for_state(self, machine_type: str, accelerator: str) -> Launch:
+        """As this, but waiting for a state that was saved on these."""
+        return replace(self, machine_type=machine_type, accelerator=accelerator, incoming=True)
 
 
 def machine_arguments(machine: Machine, drives: Sequence[Drive], launch: Launch) -> list[str]:

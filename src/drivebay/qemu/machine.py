@@ -1,39 +1,24 @@
-"""A virtual machine's disks and kernel -> QEMU's arguments. Pure: nothing is looked up or started."""
+"""The tiny guest's disks and kernel -> QEMU's arguments. Pure: nothing is looked up or started."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from uuid import UUID
 
 from drivebay.errors import ErrorKind, StorageError
-from drivebay.qemu.controllers import Controller, controller
-
-# Nothing that a headless guest would have to probe: no network card, no display, no default devices.
-_BASE = (
-    "-nodefaults",
-    "-no-user-config",
-    "-display",
-    "none",
-    "-no-reboot",
-    "-monitor",
-    "none",
-    "-serial",
-    "stdio",
-)
-_ACCELERATION = {
-    "kvm": ("-accel", "kvm", "-cpu", "host"),
-    # Five-level page tables cost the emulator time and such a guest has no use for them.
-    "tcg": ("-accel", "tcg", "-cpu", "max,-la57"),
-}
+from drivebay.machines.kinds import Bus, ControllerKind, kind_of
+from drivebay.machines.model import Attachment, Controller, Hardware, Settings, Slot
+from drivebay.qemu.arguments import ACCELERATION, BARE, MACHINE_TYPE, storage_arguments
+from drivebay.qemu.drive import Drive
 
 
 @dataclass(frozen=True, slots=True)
 class NbdDisk:
-    """One disk of a guest: an NBD export behind a Unix socket, on a controller of the table.
+    """One disk of a guest: an NBD export behind a Unix socket, on a kind of controller of the table.
 
     ``reconnect_delay`` is the number of seconds for which the guest's requests wait when the server is
     away, before they fail.
@@ -41,7 +26,7 @@ class NbdDisk:
 
     socket: str | os.PathLike[str]
     export: str = ""
-    controller: str = "ahci"
+    controller: str = "IntelAhci"
     reconnect_delay: int = 60
 
 
@@ -67,27 +52,11 @@ def arguments(
     Disk number N has the serial number ``drivebayN`` (see `serial`). Raises `StorageError` (INVALID) for an
     unknown controller or more disks than a controller has ports.
     """
-    command = [program, "-M", "q35", *_ACCELERATION[accelerator], "-m", str(memory_mib), *_BASE]
+    command = [program, "-M", f"{MACHINE_TYPE},sata=off", *ACCELERATION[accelerator], "-m", str(memory_mib)]
+    command += [*BARE, "-no-reboot", "-serial", "stdio"]
     command += ["-kernel", os.fspath(kernel.kernel), "-initrd", os.fspath(kernel.initramfs)]
     command += ["-append", kernel.command_line]
-    for index, disk in enumerate(disks):
-        command += ["-blockdev", json.dumps(blockdev(_node(index), disk), separators=(",", ":"))]
-    for device in _devices(disks):
-        command += ["-device", device]
-    return command
-
-
-def blockdev(node: str, disk: NbdDisk) -> dict[str, object]:
-    """QEMU's description of the block node that reaches ``disk``; flushes are passed on, discards too."""
-    return {
-        "driver": "nbd",
-        "node-name": node,
-        "server": {"type": "unix", "path": os.fspath(disk.socket)},
-        "export": disk.export,
-        "reconnect-delay": disk.reconnect_delay,
-        "discard": "unmap",
-        "cache": {"direct": False, "no-flush": False},
-    }
+    return command + storage_arguments(*_hardware(disks))
 
 
 def serial(index: int) -> str:
@@ -95,28 +64,46 @@ def serial(index: int) -> str:
     return f"drivebay{index}"
 
 
-def _node(index: int) -> str:
-    return f"disk{index}"
+def _hardware(disks: Sequence[NbdDisk]) -> tuple[Hardware, list[Drive]]:
+    """A controller for each kind that is asked for, with a port for each of its disks."""
+    slots = list(_slots(disks))
+    ports: dict[str, int] = {}
+    for slot, _ in slots:
+        ports[slot.controller] = max(ports.get(slot.controller, 0), slot.port + 1)
+    kinds = {slot.controller: kind for slot, kind in slots}
+    controllers = tuple(Controller(name, kinds[name].name, count) for name, count in ports.items())
+    drives = [
+        Drive(
+            Attachment(slot, medium=UUID(int=index + 1), discard=True, serial=serial(index)),
+            disk.socket,
+            disk.export,
+            reconnect_delay=disk.reconnect_delay,
+        )
+        for index, (disk, (slot, _)) in enumerate(zip(disks, slots, strict=True))
+    ]
+    # What QEMU starts itself needs no boot order.
+    settings = replace(Settings(), boot_order=())
+    return Hardware(settings, controllers, tuple(drive.attachment for drive in drives)), drives
 
 
-def _devices(disks: Sequence[NbdDisk]) -> Iterator[str]:
-    """The devices in order: each controller once, before the first of its disks."""
+def _slots(disks: Sequence[NbdDisk]) -> Iterator[tuple[Slot, ControllerKind]]:
     used: defaultdict[str, int] = defaultdict(int)
-    for index, disk in enumerate(disks):
-        row = controller(disk.controller)
-        port = used[row.name]
-        used[row.name] += 1
-        names = {"id": row.name, "port": str(port), "node": _node(index), "serial": serial(index)}
-        if port == 0 and row.adapter is not None:
-            yield row.adapter.format(**names)
-        _require_port(row, port)
-        yield row.drive.format(**names)
+    for disk in disks:
+        kind = kind_of(disk.controller)
+        number = used[kind.name]
+        used[kind.name] += 1
+        _require_port(kind, number)
+        if kind.bus is Bus.PCIE:  # its serial number is the controller's: each disk has one of its own
+            yield Slot(f"{kind.name}{number}"), kind
+        else:
+            yield Slot(kind.name, *divmod(number, kind.devices)), kind
 
 
-def _require_port(row: Controller, port: int) -> None:
-    if port >= row.ports:
+def _require_port(kind: ControllerKind, number: int) -> None:
+    most = kind.max_instances if kind.bus is Bus.PCIE else kind.ports[1] * kind.devices
+    if number >= most:
         raise StorageError(
             ErrorKind.INVALID,
-            f"the controller {row.name} has {row.ports} ports; put the other disks on another controller",
+            f"the controller {kind.name} takes {most} disks; put the others on another controller",
             operation="run QEMU",
         )

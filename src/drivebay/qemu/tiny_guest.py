@@ -25,15 +25,15 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 
 from drivebay.errors import ErrorKind, StorageError, from_os_error
+from drivebay.machines.kinds import KINDS, kind_of
 from drivebay.qemu import elf, initramfs, process
-from drivebay.qemu.controllers import CONTROLLERS, controller
 from drivebay.qemu.emulator import Accelerator, accelerator, find_qemu
 from drivebay.qemu.kernel import GuestKernel
 from drivebay.qemu.kernel_package import OnStatus, cached_kernel
@@ -43,6 +43,8 @@ from drivebay.qemu.process import OnLine
 KERNEL_VARIABLE = "DRIVEBAY_GUEST_KERNEL"
 
 _FILE_SYSTEM_MODULES = ("crc32c_generic", "ext4")
+# For what a machine has besides disks: CDs, the power button, the guest agent's line.
+_MACHINE_MODULES = ("sr_mod", "isofs", "button", "evdev", "virtio_pci", "virtio_console")
 _COMMAND_LINE = "console=ttyS0 panic=-1 quiet mitigations=off"
 # Spares the emulated machine the measuring of its own clock.
 _TCG_COMMAND_LINE = f"{_COMMAND_LINE} tsc_early_khz=2000000"
@@ -103,8 +105,7 @@ class TinyGuest:
         guest and is passed on. Raises `StorageError` (IO) when the script fails, the guest stops too early,
         or ``timeout`` seconds have passed; QEMU is gone then.
         """
-        wanted = dict.fromkeys(name for disk in disks for name in controller(disk.controller).modules)
-        modules = self.kernel.modules([*wanted, *_FILE_SYSTEM_MODULES])
+        modules = self.kernel.modules([*_drivers(disk.controller for disk in disks), *_FILE_SYSTEM_MODULES])
         with tempfile.NamedTemporaryFile(prefix="drivebay-", suffix=".cpio") as file:
             file.write(initramfs.build(self.busybox, modules, len(disks), script))
             file.flush()
@@ -113,6 +114,16 @@ class TinyGuest:
             )
             output = process.run(command, timeout=timeout, on_line=on_line)
         return _succeeded(GuestResult(output.lines, output.seconds, self.accelerator))
+
+    def files(self, folder: Path, script: str, kinds: Iterable[str]) -> DirectKernel:
+        """Write into ``folder`` what a machine needs to boot this guest directly and run ``script``.
+
+        It gets the drivers for these kinds of controllers, and for what a machine has besides disks.
+        """
+        modules = self.kernel.modules([*_drivers(kinds), *_FILE_SYSTEM_MODULES, *_MACHINE_MODULES])
+        target = folder / "guest.cpio"
+        target.write_bytes(initramfs.build(self.busybox, modules, 0, script))
+        return self._kernel(os.fspath(target))
 
     def _kernel(self, initramfs_path: str) -> DirectKernel:
         command_line = _TCG_COMMAND_LINE if self.accelerator == "tcg" else _COMMAND_LINE
@@ -123,9 +134,15 @@ def _find_kernel(on_status: OnStatus) -> GuestKernel:
     folder = os.environ.get(KERNEL_VARIABLE)
     if folder:
         return GuestKernel.open(Path(folder))
-    drivers = {name for row in CONTROLLERS.values() for name in row.modules}
     cache = platformdirs.user_cache_path("drivebay") / "guest"
-    return cached_kernel(cache, sorted(drivers.union(_FILE_SYSTEM_MODULES)), on_status)
+    modules = {*_drivers(KINDS), *_FILE_SYSTEM_MODULES, *_MACHINE_MODULES}
+    return cached_kernel(cache, sorted(modules), on_status)
+
+
+def _drivers(kinds: Iterable[str]) -> list[str]:
+    """The drivers for kinds of controllers that QEMU has."""
+    rows = (kind_of(name).qemu for name in kinds)
+    return list(dict.fromkeys(name for row in rows if row for name in row.modules))
 
 
 def _find_busybox() -> bytes:
