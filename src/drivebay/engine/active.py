@@ -5,6 +5,7 @@ from __future__ import annotations
 from drivebay.blockmap import Journal as JournalKind
 from drivebay.blockmap import Linear, Table, WritePlan
 from drivebay.engine.active_table import ActiveTable
+from drivebay.engine.dropping import Dropper
 from drivebay.engine.epoch import Committer
 from drivebay.engine.first_write import FirstWrites
 from drivebay.engine.journal import Journal, OrderedJournal
@@ -30,6 +31,7 @@ class ActiveLayer:
         blocks = {segment.data for segment in top.layer.segments if isinstance(segment, Table)}
         self._files = MetadataFiles(top.sources, durable=durable, data=linear | blocks)
         self._plan = plan
+        self._sources = top.sources
         self._tables = [
             ActiveTable(segment, plan, top.sources, self._files)
             for segment in top.layer.segments
@@ -43,6 +45,7 @@ class ActiveLayer:
         self.committer.move(shared.page_map)
         self.writer = Writer(shared, self.committer, self._plan, self._tables)
         self.first_writes = FirstWrites(shared, self.committer, self.writer, self._plan, self._tables)
+        self.dropper = Dropper(shared, self.committer, self._tables, self._sources)
 
     @property
     def poisoned(self) -> bool:

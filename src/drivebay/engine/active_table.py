@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from drivebay.blockmap import Allocator, Table, WritePlan
+from drivebay.blockmap import Allocator, BlockState, Table, WritePlan
 from drivebay.engine.change import Change
 from drivebay.engine.eof_space import EofSpace
 from drivebay.engine.leaves import BESIDE_SHIFT, EntryWriter
@@ -35,6 +35,17 @@ class ActiveTable:
         """The entry value of a block of zeros; the plan has one."""
         assert self._plan.zero is not None
         return self._plan.zero | self._plan.beside_zero << BESIDE_SHIFT
+
+    def absent_value(self) -> int:
+        """The entry value of a block that is not there: the parent's bytes show."""
+        return self._plan.absent
+
+    def has_space(self, raw: int) -> bool:
+        """Whether a raw entry may have space that is to be given back with it."""
+        if self._plan.refcounts:
+            return True  # the allocator tells
+        state = self.table.entry.state(raw)
+        return state is BlockState.DATA or (state is BlockState.SPLIT and self.table.entry.offset(raw) != 0)
 
     def changes(self, values: Mapping[int, int]) -> tuple[list[Change], list[Change]]:
         """As `EntryWriter.changes`, mirrors included."""

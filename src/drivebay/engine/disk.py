@@ -14,7 +14,7 @@ from drivebay.engine import batch
 from drivebay.engine.active import ActiveLayer
 from drivebay.engine.batch import DONE, LATER, Outcome
 from drivebay.engine.extents import merged, page_extents
-from drivebay.engine.joining import require_empty, require_same_disk
+from drivebay.engine.joining import require_empty, require_parent, require_same_disk
 from drivebay.engine.operations import Operations
 from drivebay.engine.pagemap import PageMap
 from drivebay.engine.reader import Reader
@@ -148,6 +148,20 @@ class Disk:
             self._writing().writer.zero(offset, length, unmap=True, hide=False)
         self._stats.discards += 1
         self._after_write(fua=fua)
+
+    def drop(self, offset: int, length: int) -> None:
+        """Forget what the active image holds of a range, so that its parents' bytes show there.
+
+        Only blocks of the image that lie wholly in the range (the disk's end may cut the last one) are
+        dropped; others stay as they are. When this returns that is durable, and the host has got back the
+        space of the dropped blocks. Reads and writes wait meanwhile. Raises StorageError, STATE for an
+        image without a parent; where the change fails, the disk goes on showing what it did.
+        """
+        self._check(offset, length)
+        require_parent(self.layers[0])
+        with self.freeze():
+            if length:
+                self._writing().dropper.drop(offset, length)
 
     def zero_is_fast(self, offset: int, length: int) -> bool:
         """Whether zeroing a range needs neither a copy from a parent nor zeros written out."""

@@ -18,6 +18,7 @@ import numpy as np
 
 from drivebay.blockmap import BlockState, Table, WritePlan
 from drivebay.engine.change import Change
+from drivebay.engine.punching import punch
 from drivebay.engine.source import FileSource
 from drivebay.engine.space import encode, table_places, unsafe_table, used_offsets
 from drivebay.engine.tables import Entries
@@ -183,6 +184,13 @@ class EofSpace:
                     self._source.zero_range(entry.offset(raw) - self._plan.lead, self._plan.unit, punch=True)
         with self._lock:
             self._retired.extend((newest_operation, offset) for offset in offsets)
+
+    def clear(self, raws: Sequence[int]) -> None:
+        """As `Space.clear`."""
+        last = self._source.size - len(self._plan.tail)  # a block that is cut short ends there
+        starts = [self._table.entry.offset(raw) - self._plan.lead for raw in raws]
+        if self._plan.punch:
+            punch(self._source, [(start, min(start + self._plan.unit, last)) for start in starts])
 
     def retire_leaf(self, offset: int) -> None:
         """Leaf tables are owned by their image, so none is ever replaced."""

@@ -1,4 +1,4 @@
-"""Whether layers may join a disk that is in use."""
+"""Whether layers may join a disk that is in use, or show what is below them."""
 
 from __future__ import annotations
 
@@ -28,6 +28,17 @@ def require_empty(layer: OpenedLayer, size: int, *, writable: bool) -> None:
         raise from_os_error(error, "read a block table", path=path) from error
     if not empty:
         raise StorageError(ErrorKind.INVALID, "a new active layer must be empty; create a new one", path=path)
+
+
+def require_parent(layer: OpenedLayer) -> None:
+    """Raises StorageError for a layer whose absent blocks are nobody's."""
+    if not layer.layer.facts.differencing:
+        raise StorageError(
+            ErrorKind.STATE,
+            "the image has no parent whose bytes could show; discard the range instead",
+            path=layer.sources[0].path,
+            operation="drop",
+        )
 
 
 def _require_writable(layer: OpenedLayer, *, writable: bool) -> None:

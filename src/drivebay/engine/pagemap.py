@@ -132,6 +132,13 @@ class PageMap:
             self.splits.clear()
             self.bytes = 0
 
+    def forget(self, offset: int, length: int) -> None:
+        """The tables say something else of a range now; none of its pages holds what waits for a commit."""
+        for index in self.span(offset, length):
+            if self.pages.pop(index, None) is not None:
+                self.bytes -= _size_of(self.splits.pop(index))
+        self.changes += 1
+
     def layer_of(self, source: int) -> PlacedLayer:
         """The layer that a source belongs to."""
         return self.layers[self.depth_of(source)]

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from drivebay.blockmap import BlockState, Table, WritePlan
 from drivebay.engine.change import Change
+from drivebay.engine.punching import punch
 from drivebay.engine.refcount_scan import ReferenceScan, packed_clusters
 from drivebay.engine.refcount_table import RefcountTable
 from drivebay.engine.source import FileSource
@@ -159,6 +160,15 @@ class RefcountSpace:
         points = cluster and (kept or state in (BlockState.DATA, BlockState.SPLIT))
         return range(cluster, cluster + 1) if points else range(0)
 
+    def clear(self, raws: Sequence[int]) -> None:
+        """As `Space.clear`; what something else uses, too, stays."""
+        size = self._cluster
+        with self._lock, contextlib.suppress(OSError):
+            clusters = [each for raw in raws for each in self._clusters_of(raw, self._table.entry.state(raw))]
+            free = [each * size for each in clusters if self._counts.count(each) == 0]
+            if self._punch:
+                punch(self._source, [(start, start + size) for start in free])
+
     def retire_leaf(self, offset: int) -> None:
         """As `Space.retire_leaf`. Nobody tells who still reads it, so it rests until the disk is reopened."""
         with self._lock, contextlib.suppress(OSError):
@@ -166,19 +176,19 @@ class RefcountSpace:
                 self._kept_back.add(offset // self._cluster)
             self._counts.write_counts()
 
+    def shorten(self) -> None:
+        """As `Space.shorten`: the file has no room ahead."""
+
     def reservations(self) -> list[list[Change]]:
         """As `Space.reservations`: blocks of counts, then what points to them, then the header."""
         with self._lock:
+            self._end_run()
             return self._counts.stages()
 
     def reserved(self) -> None:
         """As `Space.reserved`; a table of counts that was left behind is free from now on."""
         with self._lock, contextlib.suppress(OSError):
-    def shorten(self) -> None:
-        """As `Space.shorten`: the file has no room ahead."""
-
             for cluster in self._counts.done():
                 self._kept_back.add(cluster)
                 self._again.append(cluster)
-            self._end_run()
             self._counts.write_counts()

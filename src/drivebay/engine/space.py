@@ -40,14 +40,17 @@ class Space(Protocol):
         Operations up to ``newest_operation`` may still use the bytes that they pointed to.
         """
 
+    def clear(self, raws: Sequence[int]) -> None:
+        """Nobody uses any more what these retired entries pointed to: the host gets the bytes back."""
+
     def retire_leaf(self, offset: int) -> None:
         """The leaf table at ``offset`` is durably gone from the directory."""
 
-    def reservations(self) -> list[list[Change]]:
-        """Stages of changes that must be durable before an entry may use what was taken."""
-
     def shorten(self) -> None:
         """After the last commit: cut off what the file has ahead for further blocks, if that can be done."""
+
+    def reservations(self) -> list[list[Change]]:
+        """Stages of changes that must be durable before an entry may use what was taken."""
 
     def reserved(self) -> None:
         """What `reservations` said last is durable."""

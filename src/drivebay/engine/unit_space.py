@@ -92,6 +92,9 @@ class UnitSpace:
         """Never asked: this allocator is for tables of one level."""
         raise NotImplementedError
 
+    def clear(self, raws: Sequence[int]) -> None:
+        """As `Space.clear`: `retire` has done so already."""
+
     def retire_leaf(self, offset: int) -> None:
         """Never asked: this allocator is for tables of one level."""
         raise NotImplementedError
@@ -124,12 +127,12 @@ class UnitSpace:
         with self._lock:
             self._retired.extend((newest_operation, unit) for unit in units)
 
-    def reservations(self) -> list[list[Change]]:
-        """The counter, where the file has another one."""
-        counter, units = self._plan.counter, self._next
     def shorten(self) -> None:
         """As `Space.shorten`: the file has no room ahead."""
 
+    def reservations(self) -> list[list[Change]]:
+        """The counter, where the file has another one."""
+        counter, units = self._plan.counter, self._next
         if counter is None or units == self._counted:
             return []
         self._reserving = units

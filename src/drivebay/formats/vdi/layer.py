@@ -71,6 +71,7 @@ def _plan(header: Header) -> WritePlan:
         first=header.data_offset,
         limit=header.blocks,
         zero=None if fixed else ZERO,
+        absent=FREE,
         counter=Field(COUNTER_OFFSET, 4, "<"),
         marks=(Mark(MODIFICATION_OFFSET, MarkKind.RANDOM_UUID),),
         punch=not fixed,
