@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import pytest
 
 from drivebay.blockmap import BlockState, Entry, Layer, Linear, Rule, Segment, Table, Zeros
@@ -14,6 +15,7 @@ from drivebay.engine.disk import Disk
 from drivebay.engine.mapentry import offset_of, source_of, state_of
 from drivebay.engine.pagemap import PageMap, Piece
 from drivebay.engine.source import FileSource, OpenedLayer
+from drivebay.engine.tables import distinct
 from drivebay.errors import StorageError
 from drivebay.model import ExtentState, ImageFacts
 from support.interpreter import CorruptPointerError, Image, state_at
@@ -177,3 +179,9 @@ def test_data_of_several_files_are_numbered_through_the_chain() -> None:
         (0, 0, 0),
         (512 * KIB, 0, 0),
     ]
+
+
+def test_distinct_values_are_counted() -> None:
+    values, times = distinct(np.array([7, 1, 7, 7, 3], np.uint64))
+    assert (values.tolist(), times.tolist()) == ([1, 3, 7], [1, 1, 3])
+    assert [len(found) for found in distinct(np.zeros(0, np.int64))] == [0, 0]

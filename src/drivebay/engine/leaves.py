@@ -96,13 +96,13 @@ class EntryWriter:
         assert self._table.directory is not None
         count, step = self._table.directory.per_leaf, self._table.entry.step
         if old is None:
-            content = bytearray(self._encoded([self._plan.absent])) * count
+            content = self._encoded([self._plan.absent]) * count
         else:
-            content = bytearray(self._files.read(self._table.source, old, count * step))
-        data = self._encoded(list(values.values()))
-        for number, index in enumerate(values):
-            content[index * step : (index + 1) * step] = data[number * step : (number + 1) * step]
-        return Change(self._table.source, offset, bytes(content))
+            content = self._files.read(self._table.source, old, count * step)
+        entries = np.frombuffer(bytearray(content), np.uint8).reshape(count, step)
+        data = np.frombuffer(self._encoded(list(values.values())), np.uint8)
+        entries[list(values)] = data.reshape(-1, step)
+        return Change(self._table.source, offset, entries.tobytes())
 
     def _directory_change(self, directory: Directory, leaf: int, offset: int) -> Change:
         entry = directory.entry

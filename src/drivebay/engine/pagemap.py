@@ -172,7 +172,10 @@ class PageMap:
     def _page(self, index: int, entries: Entries) -> tuple[array[int], Splits]:
         entries = entries[:PAGE_ENTRIES]
         page = array("Q", entries.tobytes())
-        cut = (np.flatnonzero(entries == SPLIT_ENTRY) + (index << PAGE_SHIFT)).tolist()
+        split = entries == SPLIT_ENTRY
+        if not split.any():
+            return page, {}
+        cut = (np.flatnonzero(split) + (index << PAGE_SHIFT)).tolist()
         splits = resolve_runs(self.layers, self.granule, self.unit, cut, self.size)
         return page, _joined(page, splits)
 
@@ -230,6 +233,9 @@ class PageMap:
     def set_block(self, offset: int, length: int, entry: int) -> None:
         """Enter a block of the top layer; its pages are there, and stay until `unpin`."""
         self.pin(offset, length)
+        if length == self.granule and not offset & (length - 1):
+            self._set_entry(offset >> self.shift, entry)
+            return
         position, end = offset, offset + length
         while position < end:
             granule = position >> self.shift

@@ -11,7 +11,15 @@ import numpy.typing as npt
 from drivebay.blockmap import BlockState, Directory, PackedEntry, Table
 from drivebay.engine.refcount_table import RefcountTable, unsafe_counts
 from drivebay.engine.source import FileSource
-from drivebay.engine.tables import Entries, Flags, leaf_states, offsets_of, read_directory, states_of
+from drivebay.engine.tables import (
+    Entries,
+    Flags,
+    distinct,
+    leaf_states,
+    offsets_of,
+    read_directory,
+    states_of,
+)
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.model import SECTOR
 
@@ -54,7 +62,7 @@ class ReferenceScan:
         self._use(self._counts.clusters, _OWNED)
         for table in tables:
             self._scan(table)
-        touched = np.unique(np.flatnonzero(self._uses) // self._counts.per_block).tolist()
+        touched = distinct(np.flatnonzero(self._uses) // self._counts.per_block)[0].tolist()
         last = -(-len(self._uses) // self._counts.per_block)
         known = {*touched, *(block for block in self._counts.block_numbers if block < last)}
         full = {block for block in sorted(known) if not self._compare(block)}
@@ -67,7 +75,7 @@ class ReferenceScan:
         inside = clusters[clusters < len(self._uses)]
         if len(inside) < len(clusters):
             raise self._unsafe("a table points outside of the file", int(clusters.max()) * int(self._cluster))
-        found, times = np.unique(inside, return_counts=True)
+        found, times = distinct(inside)
         total = (self._uses[found] & _MOST).astype(np.int64) + times
         if len(total) and int(total.max()) > _MOST:
             offset = int(found[total.argmax()]) * int(self._cluster)
@@ -110,7 +118,7 @@ class ReferenceScan:
 
     def _scan_leaves(self, table: Table, directory: Directory, raw: Entries) -> None:
         offsets = offsets_of(directory.entry, raw)
-        if len(np.unique(offsets)) < len(offsets):
+        if len(distinct(offsets)[0]) < len(offsets):
             raise self._unsafe("two entries of its directory point to one table", table.root)
         owned = _owned(raw, directory.entry.owned)
         self._use(offsets[owned] // self._cluster, _OWNED)

@@ -19,6 +19,7 @@ from drivebay.blockmap import Refcounts
 from drivebay.blockmap.counts import Counts, pack_counts, unpack_counts
 from drivebay.engine.change import Change
 from drivebay.engine.source import FileSource
+from drivebay.engine.tables import distinct
 from drivebay.errors import ErrorKind, StorageError
 
 _ENTRY = 8
@@ -73,7 +74,7 @@ class RefcountTable:
         self._entries = np.frombuffer(data, ">u8").astype(np.uint64)
         used = self._entries[self._entries != 0]
         end = self._source.size - self.cluster
-        if (used > end).any() or (used % np.uint64(self.cluster)).any() or len(np.unique(used)) < len(used):
+        if (used > end).any() or (used % np.uint64(self.cluster)).any() or len(distinct(used)[0]) < len(used):
             raise unsafe_counts(
                 self._source.path,
                 "its refcount table points out of the file or twice to one block",
