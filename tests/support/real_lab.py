@@ -21,6 +21,7 @@ from drivebay.registry.home import Home
 from drivebay.registry.medium import MediaTree, Medium
 from drivebay.service import snapshots
 from drivebay.service.diffs import made_diffs, record_diffs
+from drivebay.service.runtime.saved_state import StateHeader, write_header
 from support.machines import START, named
 from support.snapshot_model import Content, Lab, State
 
@@ -90,14 +91,15 @@ class RealLab(Lab):
     def take(self, machine: UUID, name: str, state_file: str = "") -> UUID:
         holder = self.machines[machine]
         if not state_file:
-            return snapshots.take_stopped(self.home, holder.name, name).snapshot.uuid
+            return snapshots.take_snapshot(self.home, holder.name, name).snapshot.uuid
         with open_registry(self.home) as registry:
             tree = self.tree
             plan = plan_take(holder, tree, name, taken=START, state_file=state_file)
             path = os.path.join(holder.folder, state_file)
             with made_diffs(registry, tree, plan.diffs, files=[path]) as intent:
                 os.makedirs(os.path.dirname(path), exist_ok=True)
-                Path(path).write_text(name)
+                Path(path).touch()
+                write_header(path, StateHeader("pc-q35-7.2", "tcg", "7.2.0"))
                 with registry.change() as change:
                     record_diffs(change, intent, plan.diffs)
                     store.save(change, plan.machine)

@@ -12,23 +12,26 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from drivebay.errors import ErrorKind, StorageError
-from drivebay.machines.model import Machine, MachineState, Snapshot
+from drivebay.machines.model import Machine, Snapshot
+from drivebay.machines.mutability import RUNNING
 from drivebay.machines.snapshot_names import UniqueName, unique_name
 from drivebay.machines.snapshot_tree import by_uuid, find_snapshot
 from drivebay.machines.snapshots import (
     DeletePlan,
     RestorePlan,
+    TakePlan,
     edit_snapshot,
     plan_delete,
     plan_restore,
     plan_take,
 )
 from drivebay.machines.store import load, refresh, save
-from drivebay.registry.database import Change, open_registry
+from drivebay.registry.database import Change, Registry, open_registry
 from drivebay.registry.home import Home
 from drivebay.registry.journal import Remove
 from drivebay.registry.medium import Medium
 from drivebay.service.diffs import image_files, made_diffs, record_diffs
+from drivebay.service.machines.live import load_live, require_same
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,24 +70,63 @@ class Deleted:
     dropped: tuple[Medium, ...]
 
 
-def take_stopped(
-    home: Home, name_of_machine: str, name: str, *, description: str = "", unique: UniqueName = UniqueName.NO
+def take_snapshot(
+    home: Home,
+    name_of_machine: str,
+    name: str,
+    *,
+    description: str = "",
+    unique: UniqueName = UniqueName.NO,
+    memory: bool = True,
+    live: bool = False,
+    freeze: bool = False,
 ) -> Taken:
-    """A snapshot of a machine that is off, or saved. Raises StorageError; a failure changes nothing."""
-    now = datetime.now(UTC)
+    """A snapshot of a machine as it is now.
+
+    Of a running one with the guest's memory, unless ``memory`` is off; ``live`` and ``freeze`` as
+    `drivebay.service.online_snapshots.take_running` has them. Raises StorageError; a failure changes nothing.
+    """
     with open_registry(home) as registry:
         with registry.view() as view:
-            machine, tree = load(view, name_of_machine), view.tree
-        require_stopped(machine)
-        chosen = unique_name(machine, name, unique, now)
-        plan = plan_take(machine, tree, chosen, taken=now, description=description)
-        with made_diffs(registry, tree, plan.diffs) as intent, registry.change() as change:
-            require_unchanged(change, machine)
-            plan_take(machine, change.tree, chosen, taken=now)  # the media may have changed: refused then
-            record_diffs(change, intent, plan.diffs)
-            save(change, plan.machine)
+            machine = load_live(view, home, name_of_machine)
+        if machine.state in RUNNING:
+            from drivebay.service.online_snapshots import Wishes, take_running
+
+            wishes = Wishes(description, unique, memory=memory, live=live, freeze=freeze)
+            return take_running(registry, machine, name, wishes)
+        return _take_stopped(registry, machine, name, description, unique)
+
+
+def _take_stopped(
+    registry: Registry, machine: Machine, name: str, description: str, unique: UniqueName
+) -> Taken:
+    now = datetime.now(UTC)
+    with registry.view() as view:
+        tree = view.tree
+    chosen = unique_name(machine, name, unique, now)
+    plan = plan_take(machine, tree, chosen, taken=now, description=description)
+    with made_diffs(registry, tree, plan.diffs) as intent, registry.change() as change:
+        require_same(change, registry.home, machine)
+        plan_take(machine, change.tree, chosen, taken=now)  # others may use the media by now: refused then
+        _let_state_go_on(machine, plan)
+        record_diffs(change, intent, plan.diffs)
+        save(change, plan.machine)
     kind = "saved" if plan.snapshot.state_file else "offline"
     return Taken(machine.name, plan.snapshot, kind, warnings=plan.warnings)
+
+
+def _let_state_go_on(machine: Machine, plan: TakePlan) -> None:
+    """A saved guest goes on with the new images, although it was saved with those below them."""
+    if not machine.state_file:
+        return
+    from drivebay.service.runtime.saved_state import read_header, write_header
+
+    parents = {diff.parent for diff in plan.diffs}
+    moved = {str(at.slot) for at in machine.hardware.attachments if at.medium in parents}
+    path = os.path.join(machine.folder, machine.state_file)
+    header = read_header(path)
+    disks = {slot: known for slot, known in header.disks.items() if slot not in moved}
+    write_header(path, replace(header, disks=disks))
 
 
 def restore_snapshot(home: Home, name_of_machine: str, snapshot: str | None = None) -> Restored:
@@ -95,13 +137,12 @@ def restore_snapshot(home: Home, name_of_machine: str, snapshot: str | None = No
     """
     with open_registry(home) as registry:
         with registry.view() as view:
-            machine, tree = load(view, name_of_machine), view.tree
-        require_stopped(machine)
+            machine, tree = load_live(view, home, name_of_machine), view.tree
         wanted = chosen_snapshot(machine, snapshot)
         _require_state_file(machine, wanted)
         plan = plan_restore(machine, tree, wanted.uuid)
         with made_diffs(registry, tree, plan.diffs) as intent, registry.change() as change:
-            require_unchanged(change, machine)
+            require_same(change, home, machine)
             gone = plan_restore(machine, change.tree, wanted.uuid)  # by now others may need some of it
             record_diffs(change, intent, plan.diffs)
             record(change, plan.machine, gone)
@@ -150,27 +191,6 @@ def chosen_snapshot(machine: Machine, name: str | None) -> Snapshot:
             operation="restore",
         )
     return by_uuid(machine, machine.current)
-
-
-def require_stopped(machine: Machine) -> None:
-    """Raises StorageError (STATE) for a machine that runs."""
-    if machine.state in (MachineState.RUNNING, MachineState.PAUSED):
-        raise StorageError(
-            ErrorKind.STATE,
-            f"machine {machine.name!r} is {machine.state.value}; stop it first "
-            f"(drivebay machine stop {machine.name!r})",
-            operation="snapshot",
-        )
-
-
-def require_unchanged(change: Change, machine: Machine) -> None:
-    """Whether nobody changed ``machine`` since it was read. Raises StorageError (STATE)."""
-    if load(change, machine.uuid) != machine:
-        raise StorageError(
-            ErrorKind.STATE,
-            f"machine {machine.name!r} was changed meanwhile by another command; look at it, and try again",
-            operation="snapshot",
-        )
 
 
 def record(change: Change, machine: Machine, plan: RestorePlan | DeletePlan) -> None:
