@@ -12,7 +12,7 @@ from drivebay.errors import ErrorKind, StorageError
 from drivebay.machines.model import MachineState, Slot
 from drivebay.qemu.arguments import AGENT_SOCKET, SERIAL_SOCKET, VNC_SOCKET
 from drivebay.service.runtime.agent import ask_agent
-from drivebay.service.runtime.restoring import add_identities, save_state
+from drivebay.service.runtime.restoring import SavedState, save_state
 from drivebay.service.runtime.saved_state import state_name
 from drivebay.service.runtime.values import attachment_from_json
 from drivebay.service.worker.messages import Message
@@ -154,11 +154,8 @@ class Commands:
         async with self._one_at_a_time:
             await asyncio.to_thread(os.makedirs, os.path.dirname(path), exist_ok=True)
             header = await save_state(own.hypervisor, own.machine, path, own.accelerator)
-            own.saved = path
-            await own.read_plan()
-            await own.work.stop()  # flushed and closed: only now do the images stay as they are
-            await add_identities(path, header, own.plan)
             await own.record(MachineState.SAVED, name)
+            own.saved = SavedState(path, header)
             await own.hypervisor.quit()
             await own.finished.wait()
         return {"state": MachineState.SAVED.value, "path": path}

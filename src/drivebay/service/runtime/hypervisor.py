@@ -97,7 +97,7 @@ class Hypervisor:
 
     async def quit(self) -> None:
         """End it: in order where it answers, else by a signal."""
-        with contextlib.suppress(StorageError):
+        with contextlib.suppress(StorageError, TimeoutError):
             async with asyncio.timeout(5):
                 await self.execute("quit")
         with contextlib.suppress(TimeoutError):

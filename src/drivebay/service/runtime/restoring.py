@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from drivebay.errors import ErrorKind, StorageError, from_os_error
 from drivebay.machines.model import Machine, MachineState
@@ -113,8 +113,7 @@ async def restore_state(hypervisor: Hypervisor, path: str) -> None:
     raise hypervisor.failure("QEMU can't read the saved state (start afresh with discard-state)")
 
 
-async def add_identities(path: str, header: StateHeader, plan: RunPlan) -> None:
+async def add_identities(state: SavedState, plan: RunPlan) -> None:
     """Record what tells whether the disks change from now on; the worker has closed them."""
     disks = await asyncio.to_thread(identities, plan.specs)
-    whole = StateHeader(header.machine_type, header.accelerator, header.qemu, disks)
-    await asyncio.to_thread(write_header, path, whole)
+    await asyncio.to_thread(write_header, state.path, replace(state.header, disks=disks))
