@@ -63,6 +63,7 @@ def _begin(run_folder: str, task: Message, stack: ExitStack, ending: threading.E
         os.path.join(run_folder, spec.CONTROL_SOCKET), lambda: Commands(slots, ending.set)
     )
     stack.callback(control.close)
+    stack.callback(slots.end)
 
 
 def _report(message: Message) -> None:

@@ -96,7 +96,7 @@ class Commands:
         return {}
 
     def _flush(self, message: Message) -> dict[str, Any]:
-        self._slots.flush(spec.texts(message.get("exports", [])))
+        self._slots.flush(spec.texts(message.get("exports", [])), self._holding)
         return {}
 
     def _end(self, message: Message) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from drivebay.service.worker.messages import encode, error_to_json, lines
 _log = logging.getLogger(__name__)
 
 _MAX_CLIENTS = 32
-_END_TIMEOUT = 20.0  # seconds for commands that are under way when the worker ends
+_END_TIMEOUT = 10.0  # seconds for commands that are under way when the worker ends
 
 
 class ControlServer:

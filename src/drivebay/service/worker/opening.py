@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from drivebay.chain import Chain, open_chain
-from drivebay.chain.locks import lock_file, unlock_file
+from drivebay.chain.locks import LockMode, lock_file, unlock_file
 from drivebay.engine.disk import Disk
 from drivebay.engine.source import OpenedLayer
 from drivebay.service.worker.spec import DiskSpec
@@ -40,7 +40,8 @@ def lock_layers(layers: Iterable[OpenedLayer], spec: DiskSpec, *, top: OpenedLay
     """Lock layers of a chain that were opened without, as `open_spec` would have. Raises StorageError."""
     for layer in layers:
         for source in layer.sources:
-            lock_file(source.fd, source.path, exclusive=spec.writable and layer is top)
+            writing = spec.writable and layer is top
+            lock_file(source.fd, source.path, LockMode.WRITE if writing else LockMode.READ)
 
 
 def unlock_layers(layers: Iterable[OpenedLayer]) -> None:

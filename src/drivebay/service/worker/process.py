@@ -18,7 +18,7 @@ from drivebay.service.worker.client import WorkerClient
 from drivebay.service.worker.messages import decode, error_from_json
 from drivebay.service.worker.spec import LOG_FILE, DiskSpec, spec_to_json
 
-_STOP_TIMEOUT = 30.0  # seconds
+_STOP_TIMEOUT = 60.0  # seconds
 _LONGEST_LOG = 1 << 20  # bytes: beyond, a new worker begins the log anew
 
 

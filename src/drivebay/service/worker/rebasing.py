@@ -25,7 +25,6 @@ def rebase(
     layers = list(open_spec(spec, lock=False).layers)
     try:
         _keep_top(slot, layers)
-        slot.disk.flush()  # now, so that little is left when the disk is frozen
         started = time.monotonic()
         with frozen:
             _exchange(slot, layers)

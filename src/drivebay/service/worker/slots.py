@@ -42,6 +42,7 @@ class Slots:
         self._changed = threading.Condition()
         self._opening: set[str] = set()
         self._groups: dict[str, Bandwidth] = {}
+        self._ending = False
 
     def open(self, spec: DiskSpec) -> None:
         """Open a disk and offer it."""
@@ -68,6 +69,12 @@ class Slots:
             self._server.remove_export(name)
             slot.disk.close()
 
+    def end(self) -> None:
+        """Let nobody wait any more for what others hold."""
+        with self._changed:
+            self._ending = True
+            self._changed.notify_all()
+
     def close_all(self) -> None:
         """Flush and close all disks; the server has ended. Raises the first failure."""
         with ExitStack() as stack:
@@ -75,10 +82,10 @@ class Slots:
                 stack.callback(slot.disk.close)
             self._slots.clear()
 
-    def flush(self, exports: Sequence[str]) -> None:
+    def flush(self, exports: Sequence[str], by: Holding) -> None:
         """Flush the writable ones among these disks; all where none is named."""
         for slot in self._named(exports or list(self._slots)):
-            if slot.disk.writable:
+            if slot.disk.writable and slot not in by.slots:  # what is held is flushed
                 slot.disk.flush()
 
     def push(self, images: Mapping[str, str], by: Holding) -> float:
@@ -89,8 +96,10 @@ class Slots:
     def rebase(self, name: str, paths: tuple[str, ...], formats: tuple[str, ...], by: Holding) -> float:
         """Let a disk consist of other images; for how many seconds it was frozen."""
         with self._owned([name], by) as (slot,):
-            held = slot in by.slots
-            frozen: AbstractContextManager[None] = contextlib.nullcontext() if held else self._frozen(slot)
+            frozen: AbstractContextManager[None] = contextlib.nullcontext()
+            if slot not in by.slots:
+                slot.disk.flush()  # now, so that little is left when the disk is frozen
+                frozen = self._frozen(slot)
             return rebase(slot, paths, formats, frozen)
 
     def hold(self, exports: Sequence[str], by: Holding) -> None:
@@ -162,7 +171,8 @@ class Slots:
         with self._changed:
             deadline = time.monotonic() + _PATIENCE
             while busy := [slot for slot in self._named(exports) if slot.owner not in (None, by)]:
-                if not self._changed.wait(max(0.0, deadline - time.monotonic())):
+                patience = 0.0 if self._ending else deadline - time.monotonic()
+                if patience <= 0 or not self._changed.wait(patience):
                     name = busy[0].spec.export
                     raise _refused(ErrorKind.STATE, name, "is held by another client; try again later")
             taken = [slot for slot in dict.fromkeys(self._named(exports)) if slot.owner is None]
