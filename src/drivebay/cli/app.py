@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 
 import drivebay as package
-from drivebay.cli import content, create, demo, edit, formats, images, medium_files, serving
+from drivebay.cli import (
+    attach,
+    bandwidth,
+    content,
+    controller,
+    create,
+    demo,
+    edit,
+    formats,
+    images,
+    machine,
+    medium_files,
+    serving,
+    snapshot_output,
+)
 from drivebay.cli.home import HomeFolder
 
 app = typer.Typer(
@@ -28,6 +42,13 @@ app.command()(content.compare)
 app.command()(serving.serve)
 app.command()(demo.demo)
 app.add_typer(medium_files.app, name="medium")
+app.add_typer(machine.app, name="machine")
+app.add_typer(controller.app, name="controller")
+app.add_typer(bandwidth.app, name="bandwidth")
+app.add_typer(snapshot_output.app, name="snapshot")
+app.command()(attach.attach)
+app.command()(attach.detach)
+app.command()(attach.eject)
 
 
 def _show_version(wanted: bool) -> None:

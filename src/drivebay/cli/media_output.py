@@ -96,6 +96,7 @@ def _tree(root: MediumInfo, by_uuid: Mapping[UUID, MediumInfo]) -> Tree:
 
 
 def medium_label(info: MediumInfo) -> str:
+    """One line on a medium, in Rich's markup; a star marks what a machine writes now."""
     """A medium in one line of a tree; * marks what a machine reads and writes now."""
     medium = info.medium
     mark = "[bold green]*[/] " if info.active else ""

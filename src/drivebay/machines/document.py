@@ -88,12 +88,12 @@ def media_of(machine: Machine, tree: MediaTree) -> list[Medium]:
     found: dict[UUID, Medium] = {}
     for _, at in attachments_of(machine):
         if at.medium is not None:
-            found |= {one.uuid: one for one in reversed(list(_known_chain(tree, at.medium)))}
+            found |= {one.uuid: one for one in reversed(list(chain_of(tree, at.medium)))}
     return list(found.values())
 
 
-def _known_chain(tree: MediaTree, uuid: UUID | None) -> Iterator[Medium]:
-    """A chain as far as it is registered: a machine with a lost image must be kept, too."""
+def chain_of(tree: MediaTree, uuid: UUID | None) -> Iterator[Medium]:
+    """A medium's chain as far as it is registered: a machine with a lost image must be kept, too."""
     while uuid is not None and (medium := tree.media.get(uuid)) is not None:
         yield medium
         uuid = medium.parent

@@ -11,7 +11,7 @@ from drivebay.chain.file_set import file_set
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.machines.store import machine_names
 from drivebay.registry import rules
-from drivebay.registry.database import Registry, View
+from drivebay.registry.database import Change, Registry, View
 from drivebay.registry.document import medium_from_document, medium_to_document
 from drivebay.registry.journal import Remove, Trash
 from drivebay.registry.medium import Medium
@@ -52,14 +52,19 @@ def delete_medium(registry: Registry, name: str, *, now: bool = False) -> Deleti
     """Delete a medium with all its files: for good if ``now``, else into the trash. Raises as the plan."""
     with registry.change() as change:
         plan = plan_deletion(change, name)
-        change.remove_medium(plan.medium.uuid)
-        if now:
-            change.after_commit(Remove(plan.files))
-        else:
-            record = json.dumps(medium_to_document(plan.medium))
-            whole = [plan.medium.path] if os.path.isdir(plan.medium.path) else plan.files
-            change.after_commit(Trash(whole, plan.medium.path, record))
+        carry_out(change, plan, now=now)
     return plan
+
+
+def carry_out(change: Change, plan: Deletion, *, now: bool) -> None:
+    """Delete what ``plan`` says with ``change``."""
+    change.remove_medium(plan.medium.uuid)
+    if now:
+        change.after_commit(Remove(plan.files))
+        return
+    record = json.dumps(medium_to_document(plan.medium))
+    whole = [plan.medium.path] if os.path.isdir(plan.medium.path) else plan.files
+    change.after_commit(Trash(whole, plan.medium.path, record))
 
 
 def undelete_medium(registry: Registry, name: str) -> Medium:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from drivebay.machines import bandwidth, controllers
-from drivebay.machines.model import BandwidthGroup, Controller, Machine
+from drivebay.machines.model import Attachment, BandwidthGroup, Controller, Machine
 from drivebay.machines.mutability import RUNNING
+from drivebay.machines.store import load
+from drivebay.registry.database import open_registry
 from drivebay.registry.home import Home
 from drivebay.service.machines import live
 from drivebay.service.machines.changes import change_machine
@@ -55,3 +57,20 @@ def set_limit(home: Home, machine: str, name: str, limit: str) -> BandwidthGroup
 def remove_group(home: Home, machine: str, name: str) -> Machine:
     """Take away a bandwidth group that no drive is in. Raises StorageError."""
     return change_machine(home, machine, lambda one: bandwidth.remove_group(one, name))
+
+
+def groups_of(home: Home, machine: str) -> list[BandwidthGroup]:
+    """A machine's bandwidth groups. Raises StorageError."""
+    return list(_read(home, machine).hardware.bandwidth_groups)
+
+
+def drives_of(home: Home, machine: str, name: str) -> list[Attachment]:
+    """What is attached to a controller. Raises StorageError (E4)."""
+    found = _read(home, machine)
+    controllers.find_controller(found, name)
+    return list(controllers.drives_on(found, name))
+
+
+def _read(home: Home, machine: str) -> Machine:
+    with open_registry(home) as registry, registry.view() as view:
+        return load(view, machine)
