@@ -17,7 +17,7 @@ _LARGEST_ANSWER = 16 << 20  # a list of a few hundred block nodes
 _OPERATION = "talk to QEMU"
 
 # What qemu.qmp logs is told by the errors that it raises as well.
-logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
+logging.getLogger("qemu.qmp").propagate = False
 
 
 class RefusedError(StorageError):

@@ -23,7 +23,7 @@ from drivebay.service.runtime.drives import Drives
 from drivebay.service.runtime.hypervisor import Hypervisor
 from drivebay.service.runtime.plan import RunPlan
 from drivebay.service.runtime.presence import CONTROL_SOCKET, SupervisorLock, qemu_pid
-from drivebay.service.runtime.restoring import restore_state, state_to_restore
+from drivebay.service.runtime.restoring import SavedState, add_identities, restore_state, state_to_restore
 from drivebay.service.runtime.saved_state import StateHeader
 from drivebay.service.runtime.work import Work
 
@@ -47,7 +47,7 @@ class Supervisor:
         self.drives: Drives
         self.accelerator: str = accelerator()
         self.reason = ""  # why the guest is paused, if that was not asked for
-        self.saved = ""  # the state's file, once it is saved
+        self.saved: SavedState | None = None
         self.outcome = MachineState.ABORTED
         self.finished = asyncio.Event()
         self.since = time.time()
@@ -182,11 +182,13 @@ class Supervisor:
         _log.info("QEMU has ended%s", "" if self.hypervisor.powered_off else " by itself")
         await self.hypervisor.close()
         await self.work.stop()
-        if self.saved:
+        if self.saved:  # and recorded as such; flushed and closed, the images stay as they are
             self.outcome = MachineState.SAVED
-        elif self.hypervisor.powered_off:
-            self.outcome = MachineState.POWERED_OFF
-        if not self.saved:  # who saved it has recorded that
+            await self.read_plan()
+            await add_identities(self.saved, self.plan)
+        else:
+            if self.hypervisor.powered_off:
+                self.outcome = MachineState.POWERED_OFF
             await self.record(self.outcome)
         self.finished.set()
 
