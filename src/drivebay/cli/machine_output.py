@@ -8,7 +8,7 @@ from rich.tree import Tree
 
 from drivebay.cli.media_output import info_fields as medium_fields
 from drivebay.cli.media_output import medium_label
-from drivebay.cli.output import console, plain
+from drivebay.cli.output import plain, print_whole
 from drivebay.machines.encoding import encode
 from drivebay.machines.snapshot_tree import by_uuid
 from drivebay.service.sizes import format_size
@@ -51,7 +51,7 @@ def show_machine(info: MachineInfo) -> None:
         _add_controller(tree, one)
     for fault in info.faults:
         tree.add(f"[red]can't start[/]: {plain(fault)}")
-    console().print(tree)
+    print_whole(tree)
 
 
 def _facts(machine: Machine) -> list[str]:
@@ -78,7 +78,7 @@ def _facts(machine: Machine) -> list[str]:
 
 def _add_controller(tree: Tree, info: ControllerInfo) -> None:
     controller = info.controller
-    words = [controller.kind, f"{controller.ports} ports"]
+    words = [controller.kind, f"{controller.ports} port{'s' if controller.ports > 1 else ''}"]
     words += [f"{controller.substitute} in its place"] if controller.substitute else []
     words += ["bootable"] if controller.bootable else []
     words += ["host I/O cache"] if controller.host_io_cache else []

@@ -12,18 +12,30 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from drivebay.errors import StorageError
 from drivebay.model import NULL_UUID, Geometry
 
+_WIDE = 10_000  # columns
+
 
 @functools.cache
 def console(*, stderr: bool = False) -> Console:
     """The terminal, or the pipe that stands for it. Long lines are left to the terminal."""
     return Console(stderr=stderr, soft_wrap=True, highlight=False)
+
+
+def print_whole(shown: RenderableType) -> None:
+    """A table or a tree whose long lines are left to the terminal, too, as Rich would cut them."""
+    _wide_console().print(shown)
+
+
+@functools.cache
+def _wide_console() -> Console:
+    return Console(highlight=False, width=_WIDE)
 
 
 def printable(text: object) -> str:
