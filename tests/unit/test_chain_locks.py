@@ -14,7 +14,7 @@ import pytest
 from drivebay.chain import create_image, open_chain
 from drivebay.chain.files import open_file
 from drivebay.chain.holders import describe_holder
-from drivebay.chain.locks import lock_file
+from drivebay.chain.locks import LockMode, lock_file
 from drivebay.errors import ErrorKind, StorageError
 
 HOLD = (
@@ -86,7 +86,7 @@ def test_without_lock_an_image_in_use_can_be_looked_at(image: Path) -> None:
 
 def test_a_holder_that_nobody_sees_is_told_so(image: Path) -> None:
     fd = open_file(str(image), writable=True)
-    lock_file(fd, str(image), exclusive=True)
+    lock_file(fd, str(image), LockMode.WRITE)
     assert "a process that this user can't see" in describe_holder(fd, 0)
     os.close(fd)
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from drivebay.blockmap import Format, Layer
 from drivebay.chain.files import ImageFile, open_file
 from drivebay.chain.gate import Gate
-from drivebay.chain.locks import lock_file
+from drivebay.chain.locks import LockMode, lock_file
 from drivebay.engine.direct import DirectSource
 from drivebay.engine.source import FileSource, OpenedLayer
 from drivebay.errors import ErrorKind, StorageError
@@ -28,15 +28,26 @@ FileIdentity = tuple[int, int]  # device and inode: one file, by whatever name
 class Access:
     """How an image's files are opened.
 
-    Without ``follow`` the image must be no symbolic link; without ``lock`` nothing is locked. Files in
-    ``held`` are locked already by whoever opens this image, too: one file may hold several images.
+    Without ``follow`` the image must be no symbolic link; without ``lock`` nothing is locked; with
+    ``shared`` others may write it, too. Files in ``held`` are locked already by whoever opens this image,
+    too: one file may hold several images.
     """
 
     gate: Gate
     writable: bool = False
     lock: bool = True
+    shared: bool = False
     follow: bool = True
     held: Collection[FileIdentity] = ()
+
+    @property
+    def mode(self) -> LockMode:
+        """How the files are locked."""
+        if not self.lock:
+            return LockMode.NONE
+        if self.shared:
+            return LockMode.SHARED
+        return LockMode.WRITE if self.writable else LockMode.READ
 
 
 def image_file(path: str) -> str:
@@ -57,7 +68,7 @@ class ImageFiles:
         fd = open_file(path, writable=self._access.writable, follow=follow)
         try:
             if self._access.lock and identity_of(fd) not in self._access.held:
-                lock_file(fd, path, exclusive=self._access.writable)
+                lock_file(fd, path, self._access.mode)
                 _check_current(fd, path)
             file = ImageFile(fd, path, self.beside, part=part)
         except BaseException:

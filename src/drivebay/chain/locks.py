@@ -9,6 +9,7 @@ Whoever has taken theirs then looks whether somebody holds the opposite.
 
 from __future__ import annotations
 
+import enum
 import errno
 import fcntl
 import os
@@ -24,15 +25,34 @@ _FORBIDS = 200
 _READ, _WRITE, _REWRITE, _RESIZE = range(4)
 
 
-def lock_file(fd: int, path: str, *, exclusive: bool) -> None:
-    """Lock an opened file for writing (``exclusive``) or reading, until ``fd`` is closed.
+class LockMode(enum.Enum):
+    """What whoever opened a file does, and lets others do."""
 
-    Raises StorageError (IN_USE) that names the holder.
-    """
-    does = (_READ, _WRITE, _REWRITE, _RESIZE) if exclusive else (_READ,)
-    forbids = (_WRITE, _RESIZE)
+    NONE = "none"  # a look, which may find anything
+    READ = "read"  # others may read
+    WRITE = "write"  # others may do nothing
+    SHARED = "shared"  # others may write, too, if they also say so; nobody changes the file's size
+
+
+_DO = {
+    LockMode.READ: (_READ,),
+    LockMode.WRITE: (_READ, _WRITE, _REWRITE, _RESIZE),
+    LockMode.SHARED: (_READ, _WRITE, _REWRITE),
+}
+_FORBID = {
+    LockMode.READ: (_WRITE, _RESIZE),
+    LockMode.WRITE: (_WRITE, _RESIZE),
+    LockMode.SHARED: (_RESIZE,),
+}
+
+
+def lock_file(fd: int, path: str, mode: LockMode) -> None:
+    """Lock an opened file until ``fd`` is closed. Raises StorageError (IN_USE) that names the holder."""
+    if mode is LockMode.NONE:
+        return
+    does, forbids = _DO[mode], _FORBID[mode]
     try:
-        _take(fd, path, _OURS, fcntl.F_WRLCK if exclusive else fcntl.F_RDLCK)
+        _take(fd, path, _OURS, fcntl.F_WRLCK if mode is LockMode.WRITE else fcntl.F_RDLCK)
         for byte in [_DOES + n for n in does] + [_FORBIDS + n for n in forbids]:
             _take(fd, path, byte, fcntl.F_RDLCK)
         for byte in [_FORBIDS + n for n in does] + [_DOES + n for n in forbids]:

@@ -12,7 +12,9 @@ from drivebay.chain.candidate import Candidate, Wanted
 from drivebay.chain.fresh import check_fresh
 from drivebay.chain.gate import Gate
 from drivebay.chain.image import Access, FileIdentity, OpenedImage
+from drivebay.chain.named_parents import NamedParents
 from drivebay.chain.search import ParentSearch
+from drivebay.chain.shareable import shared_layer
 from drivebay.engine.source import OpenedLayer
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.model import NULL_UUID, CacheMode
@@ -56,23 +58,30 @@ def open_chain(
     search: Sequence[str | os.PathLike[str]] = (),
     allow_stale_parent: bool = False,
     lock: bool = True,
+    shared: bool = False,
+    parents: Sequence[str | os.PathLike[str]] | None = None,
+    parent_formats: Sequence[str | None] = (),
 ) -> Chain:
     """Open the image at ``path`` and all its parents, each locked: only the top is ever written.
 
     ``part`` is a snapshot in the image's file, ``format_name`` the top's format, where its content shall
     not decide; ``search`` holds folders and files where parents and further files may be, beside the
-    image's own folder. Without ``lock`` nothing is locked, for a look at the headers. Raises StorageError,
-    and then leaves nothing open.
+    image's own folder. Without ``lock`` nothing is locked, for a look at the headers. With ``shared``
+    others may write the top, too (`shared_layer`). ``parents`` are exactly the files of the parents, the
+    nearest first, and ``parent_formats`` their formats where their contents shall not decide: nothing is
+    searched, but they must be what the images name. Raises StorageError, and then leaves nothing open.
     """
-    gate = Gate(search)
+    gate = Gate([*search, *(parents or ())])
     layers = _Layers(cache, lock=lock)
     try:
-        layers.add_top(os.fspath(path), Access(gate, writable, lock), format_name, part)
-        places = ParentSearch(layers.child.path, gate)
+        layers.add_top(os.fspath(path), Access(gate, writable, lock, shared=shared), format_name, part)
+        places = ParentSearch(layers.child.path, gate) if parents is None else None
+        named = NamedParents(layers.child.path, gate, parents or (), parent_formats)
         while layers.child.facts.differencing:
             layers.check_link()
-            parent = places.find(layers.child, layers.seen)
+            parent = (places or named).find(layers.child, layers.seen)
             layers.add_parent(parent, gate, allow_stale=allow_stale_parent)
+        named.require_end(layers.child)
     except BaseException:
         close_layers(layers.opened)
         raise
@@ -99,7 +108,7 @@ class _Layers:
         with OpenedImage(path, access, format_name=format_name, part=part) as image:
             if access.writable and image.layer.plan is None:
                 raise _not_writable(image)
-            self._add(image)
+            self._add(image, shared=access.shared and access.writable)
 
     def add_parent(self, parent: Candidate, gate: Gate, *, allow_stale: bool) -> None:
         child = self.child
@@ -113,10 +122,12 @@ class _Layers:
                 check_fresh(child, parent.path, image.layer.facts)
             self._add(image)
 
-    def _add(self, image: OpenedImage) -> None:
+    def _add(self, image: OpenedImage, *, shared: bool = False) -> None:
         self.seen[image.identity] = image.files.path
         self._uuids[image.layer.facts.uuid] = image.files.path
         self.opened.append(image.take(self._cache))
+        if shared:
+            self.opened[-1] = shared_layer(self.opened[-1])
 
     def check_link(self) -> None:
         """Whether a parent should be looked for at all."""

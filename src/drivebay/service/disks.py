@@ -17,6 +17,9 @@ def open_disk(path: Path, options: OpenOptions = DEFAULT, *, writable: bool = Fa
         format_name=options.format,
         search=options.search,
         allow_stale_parent=options.allow_stale_parent,
+        shared=options.shared,
+        parents=options.parents,
+        parent_formats=options.parent_formats,
     )
     try:
         return Disk(chain.layers, writable=writable, cache=options.cache)

@@ -18,7 +18,9 @@ class OpenOptions:
     ``format`` is the image's format where its content shall not decide; ``search`` holds folders and
     files where parents and an image's further files may be, beside the image's own folder; with
     ``allow_stale_parent`` a parent that changed behind its child is accepted; ``part`` is a snapshot
-    in the image's file.
+    in the image's file. With ``shared`` others may write the image, too (fixed-size disks only). ``parents``
+    are exactly the files of its parents, the nearest first, where they are known, and ``parent_formats``
+    their formats.
     """
 
     format: str | None = None
@@ -26,6 +28,9 @@ class OpenOptions:
     allow_stale_parent: bool = False
     cache: CacheMode = CacheMode.WRITEBACK
     part: str = ""
+    shared: bool = False
+    parents: Sequence[Path] | None = None
+    parent_formats: Sequence[str | None] = ()
 
 
 DEFAULT = OpenOptions()
