@@ -14,11 +14,13 @@ from drivebay.cli import (
     controller,
     create,
     demo,
+    doctor,
     edit,
     formats,
     images,
     machine,
     medium_files,
+    running,
     serving,
     snapshot_output,
 )
@@ -42,6 +44,9 @@ app.command()(content.compare)
 app.command()(serving.serve)
 app.command()(demo.demo)
 app.add_typer(medium_files.app, name="medium")
+app.command()(doctor.doctor)
+app.command()(doctor.rebuild)
+running.register(machine.app)
 app.add_typer(machine.app, name="machine")
 app.add_typer(controller.app, name="controller")
 app.add_typer(bandwidth.app, name="bandwidth")

@@ -19,8 +19,7 @@ def undo_creation(path: str) -> None:
     """
     folder, name = os.path.split(path)
     asides = glob.glob(os.path.join(glob.escape(folder), f".{glob.escape(name[:200])}.{'[0-9a-f]' * 8}.new"))
-    files = [file for aside in asides for file in _published(aside, folder)]
-    for file in [*files, *_files_of(path)]:
+    for file in [*(file for aside in asides for file in _published(aside)), *_files_of(path)]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(file)
     if os.path.isdir(path) and not os.path.islink(path):
@@ -30,12 +29,23 @@ def undo_creation(path: str) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def undo_staging(aside: str) -> None:
+    """Remove a hidden folder, and, unless the image itself has its name already, the names of its files."""
+    published = _published(aside)
+    if len(published) < len(os.listdir(aside)):
+        for file in published:
+            os.unlink(file)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 def staging_folders(folder: str) -> list[str]:
     """The hidden folders in which new images are, or were, being made."""
     return glob.glob(os.path.join(glob.escape(folder), f".*.{'[0-9a-f]' * 8}.new"))
 
 
-def _published(aside: str, folder: str) -> list[str]:
+def _published(aside: str) -> list[str]:
+    """The names in the folder beside that files of ``aside`` have already."""
+    folder = os.path.dirname(aside)
     published = []
     for name in os.listdir(aside):
         path = os.path.join(folder, name)
