@@ -11,7 +11,7 @@ from drivebay.cli.confirmation import Yes, confirm
 from drivebay.cli.home import chosen_home
 from drivebay.cli.machine_options import Machine
 from drivebay.cli.options import Json
-from drivebay.cli.output import console, plain, print_json, print_whole
+from drivebay.cli.output import console, plain, print_json, print_wide
 
 if TYPE_CHECKING:
     from drivebay.machines.kinds import ControllerKind
@@ -141,7 +141,7 @@ def kinds(as_json: Json = False) -> None:
         cells = (_range(row), fields["devices"], _listed(fields["accepts"]), _yes(row.host_io_cache))
         ends = (_yes(fields["hotplug"]), row.max_instances, _listed(fields["bootable_by"]), _qemu(row))
         table.add_row(row.name, row.bus.value, *map(str, cells + ends))
-    print_whole(table)
+    print_wide(table)
 
 
 def _kind_fields(row: ControllerKind) -> dict[str, object]:
@@ -163,9 +163,10 @@ def _kind_fields(row: ControllerKind) -> dict[str, object]:
 
 
 def _device(row: ControllerKind) -> str:
+    """The names of QEMU's devices: the adapter's, and that of the first kind of drive."""
     assert row.qemu is not None
-    text = row.qemu.adapter or next(iter(row.qemu.drives.values())).device
-    return text.partition(",")[0]
+    drive = next(iter(row.qemu.drives.values()))
+    return " + ".join(text.partition(",")[0] for text in (row.qemu.adapter, drive.device))
 
 
 def _range(row: ControllerKind) -> str:

@@ -11,7 +11,7 @@ from drivebay.cli.confirmation import Yes, confirm
 from drivebay.cli.home import chosen_home
 from drivebay.cli.machine_options import Machine
 from drivebay.cli.options import Json
-from drivebay.cli.output import console, plain, print_json, print_whole
+from drivebay.cli.output import console, plain, print_json, print_wide
 from drivebay.machines.model import Firmware, Network
 from drivebay.service.sizes import format_size
 
@@ -134,7 +134,7 @@ def list_(context: typer.Context, as_json: Json = False) -> None:
     for one in machines:
         counts = len(one.hardware.attachments), len(one.snapshots)
         table.add_row(plain(one.name), one.state.value, *map(str, counts), str(one.uuid))
-    print_whole(table)
+    print_wide(table)
 
 
 @app.command()

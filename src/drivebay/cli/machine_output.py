@@ -8,7 +8,7 @@ from rich.tree import Tree
 
 from drivebay.cli.media_output import info_fields as medium_fields
 from drivebay.cli.media_output import medium_label
-from drivebay.cli.output import plain, print_whole
+from drivebay.cli.output import plain, print_wide
 from drivebay.machines.encoding import encode
 from drivebay.machines.snapshot_tree import by_uuid
 from drivebay.service.sizes import format_size
@@ -51,7 +51,7 @@ def show_machine(info: MachineInfo) -> None:
         _add_controller(tree, one)
     for fault in info.faults:
         tree.add(f"[red]can't start[/]: {plain(fault)}")
-    print_whole(tree)
+    print_wide(tree)
 
 
 def _facts(machine: Machine) -> list[str]:

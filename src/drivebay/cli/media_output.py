@@ -9,14 +9,13 @@ from uuid import UUID
 from rich.table import Table
 from rich.tree import Tree
 
-from drivebay.cli.output import as_json_value, console, plain
+from drivebay.cli.output import as_json_value, plain, print_wide
 from drivebay.service.sizes import format_size
 
 if TYPE_CHECKING:
     from drivebay.registry.medium import Medium
     from drivebay.service.media_state import MediumInfo, UserInfo
 
-_PIPE_WIDTH = 2000
 _COLOURS = {"created": "green", "inaccessible": "red", "unknown": "dim"}
 
 
@@ -134,11 +133,6 @@ def _state(info: MediumInfo) -> str:
 
 def _reset(will: bool, because: str) -> str:
     return f"{'will be' if will else 'will not be'} reset, because {because}"
-
-
-def print_wide(what: Table | Tree) -> None:
-    """Fold to the terminal's width; programs, which read a pipe, get whole lines."""
-    console().print(what, soft_wrap=False, width=None if console().is_terminal else _PIPE_WIDTH)
 
 
 def show_medium(info: MediumInfo) -> None:

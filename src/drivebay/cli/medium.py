@@ -9,7 +9,7 @@ import typer
 from drivebay.cli import create as image_options
 from drivebay.cli.home import chosen_home
 from drivebay.cli.options import AllowStaleParent, FormatName, Json, Search
-from drivebay.cli.output import console, plain, print_json, progress_bar
+from drivebay.cli.output import console, plain, print_json, print_wide, progress_bar
 from drivebay.registry.medium import DeviceType, MediumType
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """All media, with their states and sizes on disk."""
-    from drivebay.cli.media_output import info_fields, media_table, print_wide
+    from drivebay.cli.media_output import info_fields, media_table
 
     if trash:
         _list_trash(context, as_json=as_json)
@@ -197,7 +197,7 @@ def show(context: typer.Context, medium: MediumName, as_json: Json = False) -> N
 @app.command()
 def tree(context: typer.Context, as_json: Json = False) -> None:
     """Media as trees: bases with their diffs; * marks what a machine reads and writes now."""
-    from drivebay.cli.media_output import media_trees, print_wide, tree_fields
+    from drivebay.cli.media_output import media_trees, tree_fields
 
     infos = _infos(context)
     if as_json:

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from drivebay.errors import StorageError
 from drivebay.model import NULL_UUID, Geometry
 
-_WIDE = 10_000  # columns
+_PIPE_WIDTH = 10_000  # columns
 
 
 @functools.cache
@@ -28,14 +28,17 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, soft_wrap=True, highlight=False)
 
 
-def print_whole(shown: RenderableType) -> None:
-    """A table or a tree whose long lines are left to the terminal, too, as Rich would cut them."""
-    _wide_console().print(shown)
+def print_wide(shown: RenderableType) -> None:
+    """A table or a tree, folded to the terminal's width; programs, which read a pipe, get whole lines."""
+    if console().is_terminal:
+        console().print(shown, soft_wrap=False)
+    else:
+        _wide_console().print(shown)
 
 
 @functools.cache
 def _wide_console() -> Console:
-    return Console(highlight=False, width=_WIDE)
+    return Console(highlight=False, width=_PIPE_WIDTH)
 
 
 def printable(text: object) -> str:
