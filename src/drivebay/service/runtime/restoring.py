@@ -41,7 +41,7 @@ def state_to_restore(machine: Machine, plan: RunPlan) -> SavedState | None:
             raise StorageError(
                 ErrorKind.STATE,
                 f"the disk at {slot} has changed since the machine was saved, and the guest would not "
-                "notice; bring the old disk back, or start afresh with drivebay machine discard-state",
+                "notice; bring the old disk back, or start afresh with drivebay machine discard",
                 path=str(was[0]),
                 operation="resume the saved machine",
             )
@@ -110,7 +110,7 @@ async def restore_state(hypervisor: Hypervisor, path: str) -> None:
         await hypervisor.execute("migrate-incoming", uri=f"fd:{_FILE}")
         if await hypervisor.wait_while("inmigrate") != "internal-error":
             return
-    raise hypervisor.failure("QEMU can't read the saved state (start afresh with discard-state)")
+    raise hypervisor.failure("QEMU can't read the saved state (start afresh with drivebay machine discard)")
 
 
 async def add_identities(state: SavedState, plan: RunPlan) -> None:

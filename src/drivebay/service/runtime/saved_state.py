@@ -126,7 +126,7 @@ def reading(path: str) -> int:
 def _invalid(path: str, what: str) -> StorageError:
     return StorageError(
         ErrorKind.CORRUPT,
-        f"{what}; drivebay machine discard-state lets the machine start afresh",
+        f"{what}; drivebay machine discard lets the machine start afresh",
         path=path,
         operation="saved state",
     )
