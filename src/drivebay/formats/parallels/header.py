@@ -6,12 +6,12 @@ Source: QEMU's "Parallels Expandable Image File Format". All numbers are little 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from drivebay.blockmap import Files
-from drivebay.errors import ErrorKind, StorageError
+from drivebay.errors import ErrorKind
+from drivebay.formats.headers import HeaderRefusals, Rule
 from drivebay.model import SECTOR, Geometry, physical_geometry
 
 MAGIC_1 = b"WithoutFreeSpace"  # entries count sectors
@@ -28,8 +28,7 @@ EMPTY = 0x1  # the only flag there is
 MAX_BLOCK = 64 << 20
 
 _LAYOUT = struct.Struct("<16s5IQ3IQ")
-_DAMAGED = "the header is damaged: restore the image from a copy"
-_UNKNOWN = "convert the image with the tool that wrote it"
+_REFUSALS = HeaderRefusals("Parallels header")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +107,6 @@ class Header:
         )
 
 
-class _Rule(NamedTuple):
-    field: str
-    label: str
-    offset: int
-    holds: Callable[[Header, int], bool]  # of the header and the file's size; later ones rely on earlier ones
-    demand: str
-    kind: ErrorKind = ErrorKind.CORRUPT
-
-
 def read_header(files: Files) -> Header:
     """The header, each field checked against the others and the file's size; the table is not read.
 
@@ -124,33 +114,21 @@ def read_header(files: Files) -> Header:
     know. The rules are those of docs/formats/parallels.md.
     """
     data = files.read(0, HEADER_SIZE)
-    if len(data) < HEADER_SIZE:
-        what = f"the file ends within the Parallels header, after {len(data)} of {HEADER_SIZE} bytes"
-        raise refusal(files, ErrorKind.CORRUPT, len(data), f"{what}; {_DAMAGED}")
+    _REFUSALS.require_length(files, data, HEADER_SIZE)
     header = Header(*_LAYOUT.unpack(data))
-    for rule in _RULES:
-        if not rule.holds(header, files.size):
-            value = getattr(header, rule.field)
-            remedy = _UNKNOWN if rule.kind is ErrorKind.UNSUPPORTED else _DAMAGED
-            what = f"Parallels header: the {rule.label} is {value!r}, but {rule.demand}; {remedy}"
-            raise refusal(files, rule.kind, rule.offset, what)
+    _REFUSALS.require(_RULES, header, files)
     return header
 
 
-def refusal(files: Files, kind: ErrorKind, offset: int, message: str) -> StorageError:
-    """The error that ends opening."""
-    return StorageError(kind, message, path=files.path, offset=offset, operation="open")
-
-
-_RULES = (
-    _Rule(
+_RULES: tuple[Rule[Header], ...] = (
+    Rule(
         "magic",
         "magic",
         0,
         lambda h, _: h.magic in (MAGIC_1, MAGIC_2),
         f"it must be {MAGIC_1!r} or {MAGIC_2!r}",
     ),
-    _Rule(
+    Rule(
         "version",
         "version",
         16,
@@ -158,22 +136,22 @@ _RULES = (
         f"drivebay knows only {VERSION}",
         ErrorKind.UNSUPPORTED,
     ),
-    _Rule(
+    Rule(
         "tracks",
         "block size in sectors",
         28,
         lambda h, _: 0 < h.block <= MAX_BLOCK,
         f"it must be from 1 to {MAX_BLOCK // SECTOR}",
     ),
-    _Rule("sectors", "number of sectors", 36, lambda h, _: h.size > 0, "it can't be 0"),
-    _Rule(
+    Rule("sectors", "number of sectors", 36, lambda h, _: h.size > 0, "it can't be 0"),
+    Rule(
         "entries",
         "number of table entries",
         32,
         lambda h, _: h.entries >= h.entries_needed,
         "the disk size needs more",
     ),
-    _Rule(
+    Rule(
         "entries",
         "number of table entries",
         32,

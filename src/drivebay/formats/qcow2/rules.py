@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 from drivebay.blockmap import Files
-from drivebay.errors import ErrorKind, StorageError
+from drivebay.errors import ErrorKind
+from drivebay.formats.headers import HeaderRefusals, Rule
 from drivebay.formats.qcow2.header import (
     MAGIC,
     MAX_BACKING_NAME,
@@ -22,26 +20,14 @@ EXTENDED_CLUSTER_BITS = 14
 MAX_L1 = 32 << 20
 MAX_REFCOUNT_TABLE = 8 << 20
 MAX_SNAPSHOTS = 65536
-_REMEDIES = {
-    ErrorKind.CORRUPT: "the header is damaged: restore the image from a copy",
-    ErrorKind.UNSUPPORTED: "convert the image with 'qemu-img convert'",
-}
-
-
-class _Subject(NamedTuple):
-    """What a rule may look at. Later rules rely on earlier ones."""
-
-    header: Header
-    file_size: int
-
-
-class _Rule(NamedTuple):
-    field: str
-    label: str
-    offset: int
-    holds: Callable[[_Subject], bool]
-    demand: str
-    kind: ErrorKind = ErrorKind.CORRUPT
+_REFUSALS = HeaderRefusals(
+    "QCOW2 header",
+    {
+        ErrorKind.CORRUPT: "the header is damaged: restore the image from a copy",
+        ErrorKind.UNSUPPORTED: "convert the image with 'qemu-img convert'",
+    },
+)
+refusal = _REFUSALS.refusal  # for what hangs on the header
 
 
 def read_header(files: Files) -> Header:
@@ -53,182 +39,159 @@ def read_header(files: Files) -> Header:
     data = files.read(0, 512)
     header = unpack(data)
     wanted = V2_LENGTH if header.version == 2 else V3_LENGTH
-    if len(data) < wanted:
-        what = f"the file ends within the QCOW2 header, after {len(data)} of {wanted} bytes"
-        raise refusal(files, what, len(data))
-    for rule in _RULES:
-        if not rule.holds(_Subject(header, files.size)):
-            value = getattr(header, rule.field)
-            what = f"QCOW2 header: the {rule.label} is {value}, but {rule.demand}"
-            raise refusal(files, what, rule.offset, rule.kind)
+    _REFUSALS.require_length(files, data, wanted)
+    _REFUSALS.require(_RULES, header, files)
     return header
 
 
-def refusal(files: Files, what: str, offset: int, kind: ErrorKind = ErrorKind.CORRUPT) -> StorageError:
-    """The error for an image that can't be opened because of ``what``, found at ``offset``."""
-    return StorageError(kind, f"{what}; {_REMEDIES[kind]}", path=files.path, offset=offset, operation="open")
-
-
-def _within(start: int, length: int, subject: _Subject) -> bool:
-    return start + length <= subject.file_size
-
-
-def _length_holds(subject: _Subject) -> bool:
-    header = subject.header
+def _length_holds(header: Header, _: int) -> bool:
     least = V2_LENGTH if header.version == 2 else V3_LENGTH
     return least <= header.length <= header.cluster and header.length % 8 == 0
 
 
-def _compression_holds(subject: _Subject) -> bool:
-    return bool(subject.header.incompatible & Incompatible.COMPRESSION) == (subject.header.compression != 0)
+def _compression_holds(header: Header, _: int) -> bool:
+    return bool(header.incompatible & Incompatible.COMPRESSION) == (header.compression != 0)
 
 
-_RULES = (
-    _Rule("magic", "magic number", 0, lambda s: s.header.magic == MAGIC, f"it must be {MAGIC}"),
-    _Rule(
+_RULES: tuple[Rule[Header], ...] = (
+    Rule("magic", "magic number", 0, lambda h, _: h.magic == MAGIC, f"it must be {MAGIC}"),
+    Rule(
         "version",
         "version",
         4,
-        lambda s: s.header.version in (2, 3),
+        lambda h, _: h.version in (2, 3),
         "drivebay knows only 2 and 3",
         ErrorKind.UNSUPPORTED,
     ),
-    _Rule(
+    Rule(
         "cluster_bits",
         "cluster bits field",
         20,
-        lambda s: MIN_CLUSTER_BITS <= s.header.cluster_bits <= MAX_CLUSTER_BITS,
+        lambda h, _: MIN_CLUSTER_BITS <= h.cluster_bits <= MAX_CLUSTER_BITS,
         f"it must be from {MIN_CLUSTER_BITS} to {MAX_CLUSTER_BITS}",
     ),
-    _Rule(
+    Rule(
         "length",
         "header length",
         100,
         _length_holds,
         f"it must be a multiple of 8 from {V3_LENGTH} to the cluster size",
     ),
-    _Rule(
+    Rule(
         "crypt_method",
         "encryption method",
         32,
-        lambda s: s.header.crypt_method == 0,
+        lambda h, _: h.crypt_method == 0,
         "drivebay reads no encrypted QCOW2 images",
         ErrorKind.UNSUPPORTED,
     ),
-    _Rule(
+    Rule(
         "refcount_order",
         "refcount order",
         96,
-        lambda s: s.header.refcount_order <= 6,
+        lambda h, _: h.refcount_order <= 6,
         "it must be at most 6",
     ),
-    _Rule(
+    Rule(
         "cluster_bits",
         "cluster bits field",
         20,
-        lambda s: not s.header.extended or s.header.cluster_bits >= EXTENDED_CLUSTER_BITS,
+        lambda h, _: not h.extended or h.cluster_bits >= EXTENDED_CLUSTER_BITS,
         f"with extended L2 entries it must be at least {EXTENDED_CLUSTER_BITS}",
     ),
-    _Rule(
+    Rule(
         "compression",
         "compression type",
         104,
         _compression_holds,
         "that contradicts the compression bit of the incompatible features",
     ),
-    _Rule(
+    Rule(
         "compression",
         "compression type",
         104,
-        lambda s: s.header.compression <= 1,
+        lambda h, _: h.compression <= 1,
         "drivebay knows only 0 (zlib) and 1 (zstd)",
         ErrorKind.UNSUPPORTED,
     ),
-    _Rule(
-        "size", "disk size", 24, lambda s: 0 < s.header.size < 1 << 63, "it must be above 0 and below 2^63"
-    ),
-    _Rule(
+    Rule("size", "disk size", 24, lambda h, _: 0 < h.size < 1 << 63, "it must be above 0 and below 2^63"),
+    Rule(
         "backing_offset",
         "backing file name's offset",
         8,
-        lambda s: (
-            s.header.backing_offset == 0 or s.header.length <= s.header.backing_offset <= s.header.cluster
-        ),
+        lambda h, _: h.backing_offset == 0 or h.length <= h.backing_offset <= h.cluster,
         "it must lie behind the header, in the first cluster",
     ),
-    _Rule(
+    Rule(
         "backing_length",
         "backing file name's length",
         16,
-        lambda s: (
-            s.header.backing_offset == 0
-            or s.header.backing_length <= min(MAX_BACKING_NAME, s.header.cluster - s.header.backing_offset)
+        lambda h, _: (
+            h.backing_offset == 0 or h.backing_length <= min(MAX_BACKING_NAME, h.cluster - h.backing_offset)
         ),
         f"it must be at most {MAX_BACKING_NAME}, and end in the first cluster",
     ),
-    _Rule(
+    Rule(
         "l1_size",
         "number of L1 entries",
         36,
-        lambda s: s.header.l1_size * 8 <= MAX_L1,
+        lambda h, _: h.l1_size * 8 <= MAX_L1,
         f"the L1 table may take {MAX_L1} bytes at most",
     ),
-    _Rule(
+    Rule(
         "l1_size",
         "number of L1 entries",
         36,
-        lambda s: s.header.l1_size >= s.header.l1_needed,
+        lambda h, _: h.l1_size >= h.l1_needed,
         "the disk size needs more",
     ),
-    _Rule(
+    Rule(
         "l1_offset",
         "L1 table's offset",
         40,
-        lambda s: s.header.l1_offset > 0 and s.header.l1_offset % s.header.cluster == 0,
+        lambda h, _: h.l1_offset > 0 and h.l1_offset % h.cluster == 0,
         "it must be a multiple of the cluster size, not 0",
     ),
-    _Rule(
+    Rule(
         "l1_offset",
         "L1 table's offset",
         40,
-        lambda s: _within(s.header.l1_offset, s.header.l1_size * 8, s),
+        lambda h, size: h.l1_offset + h.l1_size * 8 <= size,
         "the table reaches beyond the file's end",
     ),
-    _Rule(
+    Rule(
         "refcount_offset",
         "refcount table's offset",
         48,
-        lambda s: s.header.refcount_offset > 0 and s.header.refcount_offset % s.header.cluster == 0,
+        lambda h, _: h.refcount_offset > 0 and h.refcount_offset % h.cluster == 0,
         "it must be a multiple of the cluster size, not 0",
     ),
-    _Rule(
+    Rule(
         "refcount_clusters",
         "refcount table's number of clusters",
         56,
-        lambda s: (
-            0 < s.header.refcount_clusters * s.header.cluster <= max(MAX_REFCOUNT_TABLE, s.header.cluster)
-        ),
+        lambda h, _: 0 < h.refcount_clusters * h.cluster <= max(MAX_REFCOUNT_TABLE, h.cluster),
         f"it must be above 0, and the table may take {MAX_REFCOUNT_TABLE} bytes at most",
     ),
-    _Rule(
+    Rule(
         "refcount_offset",
         "refcount table's offset",
         48,
-        lambda s: _within(s.header.refcount_offset, s.header.refcount_clusters * s.header.cluster, s),
+        lambda h, size: h.refcount_offset + h.refcount_clusters * h.cluster <= size,
         "the table reaches beyond the file's end",
     ),
-    _Rule(
+    Rule(
         "snapshots",
         "number of snapshots",
         60,
-        lambda s: s.header.snapshots <= MAX_SNAPSHOTS,
+        lambda h, _: h.snapshots <= MAX_SNAPSHOTS,
         f"it must be at most {MAX_SNAPSHOTS}",
     ),
-    _Rule(
+    Rule(
         "snapshots_offset",
         "snapshot table's offset",
         64,
-        lambda s: s.header.snapshots == 0 or s.header.snapshots_offset % s.header.cluster == 0,
+        lambda h, _: h.snapshots == 0 or h.snapshots_offset % h.cluster == 0,
         "it must be a multiple of the cluster size",
     ),
 )

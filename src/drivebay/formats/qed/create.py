@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from drivebay.blockmap import CreateRequest, FileChange, FileExtent, FileWrite, FormatOptions, ParentLink
 from drivebay.errors import ErrorKind, StorageError
+from drivebay.formats.headers import is_power
 from drivebay.formats.qed.header import (
     BACKING_FILE,
     HEADER_SIZE,
@@ -17,7 +18,6 @@ from drivebay.formats.qed.header import (
     MIN_CLUSTER,
     NO_PROBE,
     Header,
-    is_power,
 )
 from drivebay.model import SECTOR
 

@@ -6,13 +6,13 @@ All numbers are little endian; offsets and sizes are bytes, but where a field co
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from drivebay.blockmap import Files, Match
-from drivebay.errors import ErrorKind, StorageError
+from drivebay.errors import ErrorKind
 from drivebay.formats.backing import BackingName, backing_name
+from drivebay.formats.headers import HeaderRefusals, Rule, is_power
 from drivebay.model import SECTOR
 
 MAGIC = b"QED\0"
@@ -32,8 +32,7 @@ ZERO = 1
 
 _LAYOUT = struct.Struct("<4s3I5Q2I")
 _KNOWN = BACKING_FILE | NEED_CHECK | NO_PROBE
-_DAMAGED = "the header is damaged: restore the image from a copy"
-_UNKNOWN = "convert the image with the tool that wrote it"
+_REFUSALS = HeaderRefusals("QED header")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +98,6 @@ def probe(head: bytes, _tail: bytes = b"") -> Match:
     return Match.YES if head[:4] == MAGIC else Match.NO
 
 
-class _Rule(NamedTuple):
-    field: str
-    label: str
-    offset: int
-    holds: Callable[[Header, int], bool]  # of the header and the file's size; later ones rely on earlier ones
-    demand: str
-    kind: ErrorKind = ErrorKind.CORRUPT
-
-
 def read_header(files: Files) -> Header:
     """The header, each field checked against the others and the file's size; no table is read.
 
@@ -115,16 +105,9 @@ def read_header(files: Files) -> Header:
     know. The rules are those of docs/formats/qed.md.
     """
     data = files.read(0, HEADER_SIZE)
-    if len(data) < HEADER_SIZE:
-        what = f"the file ends within the QED header, after {len(data)} of {HEADER_SIZE} bytes"
-        raise refusal(files, ErrorKind.CORRUPT, len(data), f"{what}; {_DAMAGED}")
+    _REFUSALS.require_length(files, data, HEADER_SIZE)
     header = Header(*_LAYOUT.unpack(data))
-    for rule in _RULES:
-        if not rule.holds(header, files.size):
-            value = getattr(header, rule.field)
-            remedy = _UNKNOWN if rule.kind is ErrorKind.UNSUPPORTED else _DAMAGED
-            what = f"QED header: the {rule.label} is {value!r}, but {rule.demand}; {remedy}"
-            raise refusal(files, rule.kind, rule.offset, what)
+    _REFUSALS.require(_RULES, header, files)
     return header
 
 
@@ -136,16 +119,6 @@ def read_backing(files: Files, header: Header) -> BackingName | None:
     return backing_name(raw, files, header.name_offset)
 
 
-def refusal(files: Files, kind: ErrorKind, offset: int, message: str) -> StorageError:
-    """The error that ends opening."""
-    return StorageError(kind, message, path=files.path, offset=offset, operation="open")
-
-
-def is_power(value: int, least: int, most: int) -> bool:
-    """Whether ``value`` is a power of two within these limits."""
-    return least <= value <= most and value & (value - 1) == 0
-
-
 def _name_fits(header: Header, file_size: int) -> bool:
     end = header.name_offset + header.name_size
     return not header.has_backing or (
@@ -153,24 +126,24 @@ def _name_fits(header: Header, file_size: int) -> bool:
     )
 
 
-_RULES = (
-    _Rule("magic", "magic", 0, lambda h, _: h.magic == MAGIC, f"it must be {MAGIC!r}"),
-    _Rule(
+_RULES: tuple[Rule[Header], ...] = (
+    Rule("magic", "magic", 0, lambda h, _: h.magic == MAGIC, f"it must be {MAGIC!r}"),
+    Rule(
         "cluster_size",
         "cluster size",
         4,
         lambda h, _: is_power(h.cluster_size, MIN_CLUSTER, MAX_CLUSTER),
         f"it must be a power of two from {MIN_CLUSTER} to {MAX_CLUSTER}",
     ),
-    _Rule(
+    Rule(
         "table_size",
         "table size",
         8,
         lambda h, _: is_power(h.table_size, 1, MAX_TABLE),
         f"it must be a power of two from 1 to {MAX_TABLE}",
     ),
-    _Rule("header_size", "header size", 12, lambda h, _: h.header_size > 0, "it must be a cluster at least"),
-    _Rule(
+    Rule("header_size", "header size", 12, lambda h, _: h.header_size > 0, "it must be a cluster at least"),
+    Rule(
         "features",
         "features field",
         FEATURES_OFFSET,
@@ -178,49 +151,49 @@ _RULES = (
         f"drivebay knows only the bits {_KNOWN:#x}",
         ErrorKind.UNSUPPORTED,
     ),
-    _Rule(
+    Rule(
         "l1_offset",
         "L1 table offset",
         40,
         lambda h, _: h.l1_offset % h.cluster_size == 0,
         "it must be a multiple of the cluster size",
     ),
-    _Rule(
+    Rule(
         "l1_offset",
         "L1 table offset",
         40,
         lambda h, _: h.l1_offset >= h.data_offset,
         "the header reaches beyond it",
     ),
-    _Rule(
+    Rule(
         "l1_offset",
         "L1 table offset",
         40,
         lambda h, size: h.l1_offset + h.table_bytes <= size,
         "the table reaches beyond the file's end",
     ),
-    _Rule(
+    Rule(
         "size",
         "disk size",
         48,
         lambda h, _: h.size > 0 and h.size % SECTOR == 0,
         f"it must be a multiple of {SECTOR}, not 0",
     ),
-    _Rule(
+    Rule(
         "size",
         "disk size",
         48,
         lambda h, _: h.size <= h.table_entries**2 * h.cluster_size,
         "the tables can't hold so much",
     ),
-    _Rule(
+    Rule(
         "name_size",
         "size of the backing file's name",
         60,
         lambda h, _: not h.has_backing or 0 < h.name_size <= MAX_NAME,
         f"it must be from 1 to {MAX_NAME}",
     ),
-    _Rule(
+    Rule(
         "name_offset",
         "offset of the backing file's name",
         56,

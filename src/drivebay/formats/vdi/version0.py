@@ -12,6 +12,7 @@ from uuid import UUID
 from drivebay.blockmap import BlockState, Codec, Entry, PackedEntry, Table
 from drivebay.blockmap import Rule as EntryRule
 from drivebay.errors import ErrorKind
+from drivebay.formats.headers import Rule, is_power
 from drivebay.formats.vdi.header import (
     ENTRY_SIZE,
     FREE,
@@ -23,7 +24,6 @@ from drivebay.formats.vdi.header import (
     Header,
     ImageType,
 )
-from drivebay.formats.vdi.rule import Rule, is_block_size
 from drivebay.model import NULL_UUID, SECTOR
 
 REFUSAL = "a VDI with a header of version 0 is only read; convert it"
@@ -85,13 +85,13 @@ def table_of_version0(header: Header) -> Table:
     )
 
 
-VERSION0_RULES = (
-    Rule("type", "image type", 72, lambda s: s.header.type in set(ImageType), "it must be from 1 to 4"),
+VERSION0_RULES: tuple[Rule[Header], ...] = (
+    Rule("type", "image type", 72, lambda h, _: h.type in set(ImageType), "it must be from 1 to 4"),
     Rule(
         "flags",
         "flags field",
         76,
-        lambda s: s.header.flags & ~ZERO_EXPAND == 0,
+        lambda h, _: h.flags & ~ZERO_EXPAND == 0,
         f"drivebay knows only {ZERO_EXPAND}",
         ErrorKind.UNSUPPORTED,
     ),
@@ -99,35 +99,35 @@ VERSION0_RULES = (
         "size",
         "disk size",
         352,
-        lambda s: s.header.size > 0 and s.header.size % SECTOR == 0,
+        lambda h, _: h.size > 0 and h.size % SECTOR == 0,
         f"it must be a multiple of {SECTOR}, not 0",
     ),
     Rule(
         "block_size",
         "block size",
         360,
-        lambda s: is_block_size(s.header.block_size),
+        lambda h, _: is_power(h.block_size, MIN_BLOCK, MAX_BLOCK),
         f"it must be a power of two from {MIN_BLOCK} to {MAX_BLOCK}",
     ),
     Rule(
         "blocks",
         "number of blocks",
         364,
-        lambda s: s.header.blocks >= s.header.blocks_needed,
+        lambda h, _: h.blocks >= h.blocks_needed,
         "the disk size needs more",
     ),
     Rule(
         "blocks",
         "number of blocks",
         364,
-        lambda s: s.header.map_end <= s.file_size,
+        lambda h, size: h.map_end <= size,
         "a map of so many reaches beyond the file's end",
     ),
     Rule(
         "blocks",
         "number of blocks",
         364,
-        lambda s: s.header.data_offset <= s.header.block_size + _MOST_ROOM,
+        lambda h, _: h.data_offset <= h.block_size + _MOST_ROOM,
         "drivebay reads no version 0 map that is longer than a block",
         ErrorKind.UNSUPPORTED,
     ),
@@ -135,8 +135,8 @@ VERSION0_RULES = (
         "blocks_allocated",
         "number of allocated blocks",
         368,
-        lambda s: s.header.blocks_allocated <= s.header.blocks,
+        lambda h, _: h.blocks_allocated <= h.blocks,
         "the image has fewer blocks",
     ),
-    Rule("uuid", "image UUID", 372, lambda s: s.header.uuid != NULL_UUID, "every image must have one"),
+    Rule("uuid", "image UUID", 372, lambda h, _: h.uuid != NULL_UUID, "every image must have one"),
 )
