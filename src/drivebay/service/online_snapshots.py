@@ -62,11 +62,11 @@ def take_running(registry: Registry, machine: Machine, name: str, wishes: Wishes
         connect(registry.home, machine.uuid) as client,
         made_diffs(registry, tree, plan.diffs, files=files, in_use=True) as intent,
     ):
-        still = _paused(client, machine, files[0]) if files else _frozen(client, wishes.freeze)
+        still = _paused(client, machine, files[0], wishes.live) if files else _frozen(client, wishes.freeze)
         with still as stopwatch:
             held = _go_on(registry, client, machine, plan, intent)
     size = sum(os.path.getsize(path) for path in files)
-    kind = "online" if files else "disks"
+    kind = ("live" if wishes.live else "online") if files else "disks"
     pause = stopwatch.seconds if files else held
     return Taken(machine.name, plan.snapshot, kind, pause, size, wishes.freeze, plan.warnings)
 
@@ -78,13 +78,14 @@ class _Stopwatch:
 
 
 @contextmanager
-def _paused(client: MachineClient, machine: Machine, path: str) -> Iterator[_Stopwatch]:
+def _paused(client: MachineClient, machine: Machine, path: str, live: bool) -> Iterator[_Stopwatch]:
     """The guest's memory in the file at ``path``, and the guest stopped since."""
     watch = _Stopwatch()
     os.makedirs(os.path.dirname(path), exist_ok=True)
     started = time.monotonic()
     try:
-        client.save_state(path)
+        answer = client.save_state(path, live=live)
+        started = time.monotonic() - float(answer["stopped"])
         yield watch
     finally:
         if machine.state is not MachineState.PAUSED:

@@ -105,9 +105,13 @@ class MachineClient:
         """Save the guest's state and end; the machine is in state SAVED then."""
         return self._ask("save")
 
-    def save_state(self, path: str) -> dict[str, Any]:
-        """Write the guest's state to a new file. The guest is paused from then on, until `resume`."""
-        return self._ask("save-state", path=path)
+    def save_state(self, path: str, *, live: bool = False) -> dict[str, Any]:
+        """Write the guest's state to a new file. The guest is paused from then on, until `resume`.
+
+        With ``live`` it is paused only at the end of that. The answer tells for how many seconds it has
+        ``stopped`` by now.
+        """
+        return self._ask("save-state", path=path, live=live)
 
     def plug(self, attachment: Attachment, spec: DiskSpec | None) -> None:
         """Give the guest a drive while it runs; None is an empty one. The registry is the caller's matter."""

@@ -163,8 +163,9 @@ class Commands:
     async def _save_state(self, message: Message) -> dict[str, Any]:
         own, path = self._own, _text(message, "path")
         async with self._one_at_a_time:
-            await save_state(own.hypervisor, own.machine, path, own.accelerator)
-        return {"path": path, "bytes": os.stat(path).st_size}
+            live = message.get("live") is True
+            await save_state(own.hypervisor, own.machine, path, own.accelerator, live=live)
+        return {"path": path, "bytes": os.stat(path).st_size, "stopped": own.hypervisor.seconds_stopped}
 
     async def _plug(self, message: Message) -> None:
         disk = message.get("disk")

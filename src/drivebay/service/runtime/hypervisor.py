@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ class Hypervisor:
     def __init__(self, run_folder: str, pid: int, process: subprocess.Popen[bytes] | None = None) -> None:
         self.pid = pid
         self.powered_off = False
+        self._stopped_at = time.monotonic()
         self.ended = asyncio.Event()
         self._run_folder = run_folder
         self._process = process
@@ -76,6 +78,8 @@ class Hypervisor:
         async for event in self.monitor.events():
             if event["event"] == "SHUTDOWN":
                 self.powered_off = True
+            elif event["event"] == "STOP":
+                self._stopped_at = time.monotonic()
             await on_event(event)
 
     async def execute(self, command: str, **arguments: object) -> Any:
@@ -108,6 +112,11 @@ class Hypervisor:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
             await self.ended.wait()
+
+    @property
+    def seconds_stopped(self) -> float:
+        """For how long the guest has been standing still, while it does."""
+        return time.monotonic() - self._stopped_at
 
     async def close(self) -> None:
         """Hang up. QEMU goes on."""

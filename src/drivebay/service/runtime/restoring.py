@@ -15,6 +15,7 @@ from drivebay.service.runtime.plan import RunPlan, identities
 from drivebay.service.runtime.saved_state import StateHeader, read_header, reading, write_header, writing
 
 _POLL = 0.02
+_MAX_ROUNDS = 10  # through the memory of a guest that goes on
 _FILE = "state"  # QEMU's name of the pipe
 
 
@@ -48,10 +49,16 @@ def state_to_restore(machine: Machine, plan: RunPlan) -> SavedState | None:
     return SavedState(path, header)
 
 
-async def save_state(hypervisor: Hypervisor, machine: Machine, path: str, accelerator: str) -> StateHeader:
-    """Write the guest's state to the new file ``path``; the guest is stopped then. Raises StorageError."""
+async def save_state(
+    hypervisor: Hypervisor, machine: Machine, path: str, accelerator: str, *, live: bool = False
+) -> StateHeader:
+    """Write the guest's state to the new file ``path``; the guest is stopped then. Raises StorageError.
+
+    With ``live`` it is only stopped for what it has changed while the rest was being written.
+    """
     _require_savable(machine)
-    await hypervisor.execute("stop")
+    if not live:
+        await hypervisor.execute("stop")
     kind = str(await hypervisor.execute("qom-get", path="/machine", property="type"))
     version = await hypervisor.execute("query-version")
     numbers = (str(version["qemu"][part]) for part in ("major", "minor", "micro"))
@@ -71,13 +78,15 @@ async def _migrate(hypervisor: Hypervisor, pipe: int) -> None:
         await hypervisor.monitor.give_file(_FILE, pipe)
     finally:
         os.close(pipe)
-    # The guest is stopped: there is nothing to be gentle with.
+    # The file takes all that there is: there is nothing to be gentle with.
     await hypervisor.execute("migrate-set-parameters", max_bandwidth=1 << 40)
     await hypervisor.execute("migrate", uri=f"fd:{_FILE}")
     while True:
         answer = await hypervisor.execute("query-migrate")
         if answer["status"] == "completed":
             return
+        if answer.get("ram", {}).get("dirty-sync-count", 0) > _MAX_ROUNDS:
+            await hypervisor.execute("stop")  # the guest changes its memory faster than it can be written
         if answer["status"] in ("failed", "cancelled"):
             reason = answer.get("error-desc", "it gives no reason")
             raise StorageError(
