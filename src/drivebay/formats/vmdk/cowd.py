@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from drivebay.blockmap import Files
 from drivebay.errors import ErrorKind
+from drivebay.formats.headers import HeaderRefusals, Rule, is_power
 from drivebay.formats.vmdk.header import ENTRY_SIZE
-from drivebay.formats.vmdk.rules import MAX_GRAIN, Rule, enforce, is_power_of_two, refusal
+from drivebay.formats.vmdk.rules import MAX_GRAIN, refusal
 from drivebay.model import SECTOR
 
 MAGIC = b"COWD"
@@ -43,7 +44,7 @@ def read_header(files: Files) -> Header:
     if len(data) < HEADER_SIZE:
         raise refusal(files, ErrorKind.CORRUPT, len(data), "the file ends within the COWD header")
     header = Header(*_LAYOUT.unpack(data[: _LAYOUT.size]))
-    enforce(_RULES, header, files, "COWD")
+    HeaderRefusals("COWD header").require(_RULES, header, files)
     return header
 
 
@@ -56,7 +57,7 @@ _RULES: tuple[Rule[Header], ...] = (
         "grain",
         "grain size",
         16,
-        lambda h, _: is_power_of_two(h.grain, MAX_GRAIN),
+        lambda h, _: is_power(h.grain, 1, MAX_GRAIN),
         f"it must be a power of two up to {MAX_GRAIN} sectors",
     ),
     Rule(

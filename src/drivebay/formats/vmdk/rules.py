@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Generic, NamedTuple, TypeVar
-
 from drivebay.blockmap import Files
 from drivebay.errors import ErrorKind, StorageError
+from drivebay.formats.headers import HeaderRefusals, Rule, is_power
 from drivebay.formats.vmdk.header import (
     DEFLATE,
     ENTRY_SIZE,
@@ -22,32 +20,9 @@ from drivebay.formats.vmdk.header import (
 )
 from drivebay.model import SECTOR
 
-H = TypeVar("H")
 MAX_GRAIN = 32768  # sectors: 16 MiB; a compressed grain is unpacked as a whole
 MAX_GTES = 65536
-_REMEDIES = {
-    ErrorKind.CORRUPT: "the header is damaged: restore the image from a copy",
-    ErrorKind.UNSUPPORTED: "convert the image with the tool that wrote it",
-}
-
-
-class Rule(NamedTuple, Generic[H]):
-    """A demand on one field of a header; ``holds`` gets the header and the file's size in bytes."""
-
-    field: str
-    label: str
-    offset: int
-    holds: Callable[[H, int], bool]
-    demand: str
-    kind: ErrorKind = ErrorKind.CORRUPT
-
-
-def enforce(rules: Iterable[Rule[H]], header: H, files: Files, what: str, base: int = 0) -> None:
-    """Refuse a header at byte ``base`` that breaks one of the rules; ``what`` names its kind."""
-    for rule in rules:
-        if not rule.holds(header, files.size):
-            fault = f"{what} header: the {rule.label} is {getattr(header, rule.field)!r}, but {rule.demand}"
-            raise refusal(files, rule.kind, base + rule.offset, fault)
+_REFUSALS = HeaderRefusals("VMDK header")
 
 
 def read_header(files: Files) -> Header:
@@ -64,7 +39,7 @@ def read_header(files: Files) -> Header:
     if header.directory == GD_AT_END:
         base = _footer_offset(files)
         header = unpack(files.read(base, HEADER_SIZE))
-    enforce(_RULES, header, files, "VMDK", base)
+    _REFUSALS.require(_RULES, header, files, base)
     return header
 
 
@@ -81,13 +56,7 @@ def _footer_offset(files: Files) -> int:
 
 def refusal(files: Files, kind: ErrorKind, offset: int, what: str) -> StorageError:
     """The error for a header that can't be used."""
-    message = f"{what}; {_REMEDIES[kind]}"
-    return StorageError(kind, message, path=files.path, offset=offset, operation="open")
-
-
-def is_power_of_two(value: int, most: int) -> bool:
-    """Whether ``value`` is one, and not above ``most``."""
-    return 0 < value <= most and value & (value - 1) == 0
+    return _REFUSALS.refusal(files, what, offset, kind)
 
 
 _RULES: tuple[Rule[Header], ...] = (
@@ -134,7 +103,7 @@ _RULES: tuple[Rule[Header], ...] = (
         "grain",
         "grain size",
         20,
-        lambda h, _: h.grain >= 8 and is_power_of_two(h.grain, MAX_GRAIN),
+        lambda h, _: is_power(h.grain, 8, MAX_GRAIN),
         f"it must be a power of two from 8 to {MAX_GRAIN} sectors",
     ),
     Rule(

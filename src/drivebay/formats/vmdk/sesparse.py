@@ -11,7 +11,8 @@ from typing import NamedTuple
 from drivebay.blockmap import BlockState, Entry, Files
 from drivebay.blockmap import Rule as EntryRule
 from drivebay.errors import ErrorKind
-from drivebay.formats.vmdk.rules import Rule, enforce, refusal
+from drivebay.formats.headers import HeaderRefusals, Rule
+from drivebay.formats.vmdk.rules import refusal
 from drivebay.model import SECTOR
 
 MAGIC = bytes.fromhex("bebafeca00000000")
@@ -51,7 +52,7 @@ def read_header(files: Files) -> Header:
         raise refusal(files, ErrorKind.CORRUPT, 0, "the file has no whole seSparse header")
     fields = _LAYOUT.unpack(data[: _LAYOUT.size])
     header = Header._make(fields[number] for number in _FIELDS)
-    enforce(_RULES, header, files, "seSparse")
+    HeaderRefusals("seSparse header").require(_RULES, header, files)
     volatile = files.read(header.volatile * SECTOR, SECTOR)
     if volatile[:8] != VOLATILE_MAGIC:
         what = "the seSparse extent has no volatile header where it says"
