@@ -74,6 +74,7 @@ class Commands:
             "reason": own.reason,
             "seconds": time.time() - own.since,
             "supervisor": os.getpid(),
+            "worker": own.work.pid,
             "worker_trouble": own.work.trouble,
             "worker_restarts": own.work.restarts,
             "disks": disks,

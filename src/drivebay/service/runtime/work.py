@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
+import struct
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
@@ -13,6 +15,7 @@ from drivebay.service.runtime.plan import RunPlan
 from drivebay.service.worker import CONTROL_SOCKET, WorkerClient, WorkerProcess, start_worker
 
 _RESULT = TypeVar("_RESULT")
+_PEER = struct.Struct("iii")  # process, user, group: unix(7)
 _RETRY = 5.0  # seconds between attempts to start a worker again
 
 
@@ -22,6 +25,7 @@ class Work:
     def __init__(self, run_folder: str) -> None:
         self.trouble = ""
         self.restarts = 0
+        self.pid: int | None = None
         self._run_folder = run_folder
         self._process: WorkerProcess | None = None
         self._wanted = False
@@ -92,6 +96,8 @@ class Work:
             )
         except OSError:
             return False
+        peer = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+        self.pid = _PEER.unpack(peer)[0]
         try:
             while wait and await reader.read(1 << 10):
                 pass
