@@ -118,7 +118,7 @@ def media_info(view: View, *, only: UUID | None = None, check: bool = True) -> l
             _write_mode(tree, medium),
             condition_of(tree, medium) if check else Condition(MediumState.UNKNOWN, "not looked at"),
             _users(tree, medium, names, snapshots),
-            tuple(child.uuid for child in tree.children(medium.uuid)),
+            _children(tree, medium),
             _read_only(tree, medium),
             tuple(resets.get(medium.uuid, ())),
         )
@@ -145,10 +145,15 @@ def _users(
             machine,
             names.get(machine, f"{{{machine}}}"),
             None in taken,
-            tuple(snapshots.get(one, str(one)) for one in taken if one is not None),
+            tuple(sorted(snapshots.get(one, str(one)) for one in taken if one is not None)),
         )
-        for machine, taken in found.items()
+        for machine, taken in sorted(found.items(), key=lambda one: names.get(one[0], ""))
     )
+
+
+def _children(tree: MediaTree, medium: Medium) -> tuple[UUID, ...]:
+    children = sorted(tree.children(medium.uuid), key=lambda child: child.path)
+    return tuple(child.uuid for child in children)
 
 
 def _read_only(tree: MediaTree, medium: Medium) -> str:

@@ -37,8 +37,13 @@ def scan_images(folders: Iterable[str], *, recursive: bool = True) -> list[Found
 def walk_files(folders: Iterable[str], *, recursive: bool = True) -> Iterator[str]:
     """The regular files in these folders, as real paths; hidden folders (trash, staging) are left out."""
     left = _MOST
+    seen: set[str] = set()
     for top in dict.fromkeys(map(os.path.realpath, folders)):
         for folder, below, names in os.walk(top):
+            if folder in seen:
+                below.clear()
+                continue
+            seen.add(folder)
             below[:] = (
                 [name for name in sorted(below) if not name.startswith(".")]
                 if recursive
