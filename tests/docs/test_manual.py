@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,20 @@ from drivebay.cli.app import app
 from drivebay.cli.exit_codes import exit_codes
 from drivebay.errors import MEANINGS
 
-MANUAL = (Path(__file__).parents[2] / "docs/guide/command-line.md").read_text()
-COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+GUIDE = Path(__file__).parents[2] / "docs/guide"
+MANUAL = "\n".join(page.read_text() for page in sorted(GUIDE.glob("*.md")))
+
+
+def _commands(group: Any, above: str = "") -> Iterator[tuple[str, Any]]:
+    """All commands by their whole names, like ``machine create``."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{above}{name} ")
+        else:
+            yield f"{above}{name}", command
+
+
+COMMANDS = dict(_commands(typer.main.get_command(app)))
 SHARED = {"--format", "--search", "--allow-stale-parent"}
 
 
@@ -25,8 +38,9 @@ def _section(command: str) -> str:
 
 
 def _options(command: str) -> set[str]:
-    options = {option for one in COMMANDS[command].params for option in one.opts if option.startswith("--")}
-    return options - {"--help"}
+    parameters = COMMANDS[command].params
+    named = {option for one in parameters for option in (*one.opts, *one.secondary_opts)}
+    return {option for option in named if option.startswith("--")} - {"--help"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -45,7 +59,8 @@ def test_the_manual_invents_no_option(command: str) -> None:
 
 
 def test_the_manual_invents_no_command() -> None:
-    assert set(re.findall(r"^### `drivebay (\w+)", MANUAL, re.MULTILINE)) == set(COMMANDS)
+    told = re.findall(r"^### `drivebay ([a-z ]*[a-z])", MANUAL, re.MULTILINE)
+    assert sorted(told) == sorted(COMMANDS)
 
 
 def test_the_general_options_are_in_the_manual() -> None:
@@ -54,6 +69,7 @@ def test_the_general_options_are_in_the_manual() -> None:
 
 
 def test_the_exit_codes_are_in_the_manual() -> None:
-    rows = re.findall(r"^\| (\d+) \| (.*) \|$", MANUAL, re.MULTILINE)
+    page = (GUIDE / "command-line.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (.*) \|$", page, re.MULTILINE)
     assert {int(code): meaning for code, meaning in rows} == exit_codes()
     assert {meaning.exit_code for meaning in MEANINGS.values()} < set(exit_codes())
