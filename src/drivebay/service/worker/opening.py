@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 from drivebay.chain import Chain, open_chain
@@ -26,22 +27,26 @@ def open_disk(spec: DiskSpec) -> Disk:
 
 def open_spec(spec: DiskSpec, *, lock: bool = True) -> Chain:
     """The images of ``spec``, and no others. Raises StorageError, and then leaves nothing open."""
+    top, *parents = [name or None for name in spec.formats] or [None]
     return open_chain(
         spec.paths[0],
         writable=spec.writable,
         cache=spec.cache,
-        format_name=(spec.formats[0] or None) if spec.formats else None,
-        search=spec.paths,
+        format_name=top,
+        search=[os.path.dirname(path) for path in spec.paths],
         lock=lock,
+        shared=spec.shared,
+        parents=spec.paths[1:],
+        parent_formats=parents,
     )
 
 
 def lock_layers(layers: Iterable[OpenedLayer], spec: DiskSpec, *, top: OpenedLayer) -> None:
     """Lock layers of a chain that were opened without, as `open_spec` would have. Raises StorageError."""
+    writing = LockMode.SHARED if spec.shared else LockMode.WRITE
     for layer in layers:
         for source in layer.sources:
-            writing = spec.writable and layer is top
-            lock_file(source.fd, source.path, LockMode.WRITE if writing else LockMode.READ)
+            lock_file(source.fd, source.path, writing if spec.writable and layer is top else LockMode.READ)
 
 
 def unlock_layers(layers: Iterable[OpenedLayer]) -> None:
