@@ -134,6 +134,21 @@ class Drives:
             )
         return f"{data.get('reason', 'I/O error')} at {slot}: mend that, then drivebay machine resume"
 
+    async def io_error(self) -> str:
+        """Why QEMU had stopped the guest before anybody watched; "" if it had not."""
+        if await self._hypervisor.status() != "io-error":
+            return ""
+        for block in await self._hypervisor.execute("query-block"):
+            status = block.get("io-status", "ok")
+            if status != "ok":
+                node_name = self._node_of(str(block.get("qdev", "")))
+                return self.describe_error({"node-name": node_name, "nospace": status == "nospace"})
+        return self.describe_error({})
+
+    def _node_of(self, device: str) -> str:
+        slot = self.slot_of(device)
+        return device if slot is None else self._names(slot).node
+
     def note_deleted(self, device: str) -> None:
         """QEMU says that a device has gone."""
         if device in self._deleted:

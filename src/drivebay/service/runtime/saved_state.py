@@ -61,6 +61,8 @@ def read_header(path: str) -> StateHeader:
                 ErrorKind.STATE, "a newer drivebay saved this state; update drivebay", path=path
             )
         return StateHeader(**value)
+    except FileNotFoundError as error:
+        raise _invalid(path, "the saved state is gone") from error
     except OSError as error:
         raise from_os_error(error, "read the saved state", path=path) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
