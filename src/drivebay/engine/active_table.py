@@ -10,7 +10,7 @@ from drivebay.engine.eof_space import EofSpace
 from drivebay.engine.leaves import BESIDE_SHIFT, EntryWriter
 from drivebay.engine.metadata import MetadataFiles
 from drivebay.engine.source import FileSource
-from drivebay.engine.space import Space
+from drivebay.engine.space import LeafSpace, Space
 from drivebay.engine.unit_space import UnitSpace
 
 
@@ -21,10 +21,10 @@ class ActiveTable:
         self, table: Table, plan: WritePlan, sources: Sequence[FileSource], files: MetadataFiles
     ) -> None:
         self.table = table
-        self.space = _space(table, plan, sources)
+        self.space, leaves = _spaces(table, plan, sources)
         self.raw_mask = (1 << table.entry.width * 8) - 1
-        self.entries = EntryWriter(table, table.root, files, self.space, plan)
-        self._mirrors = [EntryWriter(table, root, files, self.space, plan) for root in table.mirrors]
+        self.entries = EntryWriter(table, table.root, files, leaves, plan)
+        self._mirrors = [EntryWriter(table, root, files, leaves, plan) for root in table.mirrors]
         self._plan = plan
 
     def data_value(self, offset: int) -> int:
@@ -59,20 +59,22 @@ class ActiveTable:
     def release(self, freed: Sequence[int], newest_operation: int) -> None:
         """The last changes are durable: give what they left behind back."""
         for writer in (self.entries, *self._mirrors):
-            for leaf in writer.done():
-                self.space.retire_leaf(leaf)
+            writer.done()
         if freed:
             self.space.retire(freed, newest_operation)
 
 
-def _space(table: Table, plan: WritePlan, sources: Sequence[FileSource]) -> Space:
+def _spaces(table: Table, plan: WritePlan, sources: Sequence[FileSource]) -> tuple[Space, LeafSpace | None]:
+    """Where blocks go, and where leaf tables do, if there are any."""
     source = sources[table.source]
     match plan.allocator:
-        case Allocator.BUMP_COUNTER:
-            return UnitSpace(source, table, plan)
+        case Allocator.BUMP_COUNTER:  # for tables of one level
+            return UnitSpace(source, table, plan), None
         case Allocator.REFCOUNT:
             from drivebay.engine.refcount import RefcountSpace  # few disks need it
 
-            return RefcountSpace(sources, (table,), plan)
+            clusters = RefcountSpace(sources, (table,), plan)
+            return clusters, clusters
         case _:
-            return EofSpace(source, table, plan)
+            end = EofSpace(source, table, plan)
+            return end, end

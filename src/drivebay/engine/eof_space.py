@@ -97,7 +97,7 @@ class EofSpace:
             return self._append(self._plan.unit, self._plan.lead)
 
     def take_leaf(self) -> int:
-        """As `Space.take_leaf`."""
+        """As `LeafSpace.take_leaf`."""
         with self._lock:
             return self._append(self._plan.leaf, 0)
 
@@ -193,8 +193,7 @@ class EofSpace:
             punch(self._source, [(start, min(start + self._plan.unit, last)) for start in starts])
 
     def retire_leaf(self, offset: int) -> None:
-        """Leaf tables are owned by their image, so none is ever replaced."""
-        raise NotImplementedError(offset)
+        """As `LeafSpace.retire_leaf`: it stays where it is, as a hole that no entry points to."""
 
     def reservations(self) -> list[list[Change]]:
         """The counter of formats that keep one: where new space begins, in units of the alignment.

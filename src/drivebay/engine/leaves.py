@@ -10,7 +10,7 @@ import numpy as np
 from drivebay.blockmap import BlockState, Directory, Table, WritePlan
 from drivebay.engine.change import Change
 from drivebay.engine.metadata import MetadataFiles
-from drivebay.engine.space import Space, unsafe_table
+from drivebay.engine.space import LeafSpace, unsafe_table
 from drivebay.engine.tables import position
 
 BESIDE_SHIFT = 64  # an entry's value holds the word beside it above its raw entry
@@ -23,7 +23,7 @@ class EntryWriter:
     """Turns entry values by block number into changes, for the table (or its mirror) at ``root``."""
 
     def __init__(
-        self, table: Table, root: int, files: MetadataFiles, space: Space | None, plan: WritePlan
+        self, table: Table, root: int, files: MetadataFiles, space: LeafSpace | None, plan: WritePlan
     ) -> None:
         self._table = table
         self._root = root
@@ -77,11 +77,13 @@ class EntryWriter:
             above.append(self._directory_change(directory, leaf, new))
         return below, above
 
-    def done(self) -> list[int]:
-        """The changes are durable; returns where the leaf tables lay that new ones have replaced."""
+    def done(self) -> None:
+        """The changes are durable: the leaf tables that new ones have replaced are given back."""
         replaced, self._replaced = self._replaced, []
         self._new_leaves.clear()
-        return replaced
+        for leaf in replaced:
+            assert self._space is not None
+            self._space.retire_leaf(leaf)
 
     def _new_leaf(self, leaf: int, old: int | None) -> int:
         if leaf not in self._new_leaves:

@@ -64,7 +64,7 @@ class RefcountSpace:
             return self._take(zeroed=True)
 
     def take_leaf(self) -> int:
-        """As `Space.take_leaf`; its old bytes are still there."""
+        """As `LeafSpace.take_leaf`; its old bytes are still there."""
         with self._lock:
             offset = self._take(zeroed=False)
         if offset is None:
@@ -170,7 +170,7 @@ class RefcountSpace:
                 punch(self._source, [(start, start + size) for start in free])
 
     def retire_leaf(self, offset: int) -> None:
-        """As `Space.retire_leaf`. Nobody tells who still reads it, so it rests until the disk is reopened."""
+        """As `LeafSpace.retire_leaf`. It rests until the disk is reopened, as its readers are not known."""
         with self._lock, contextlib.suppress(OSError):
             if self._counts.change(offset // self._cluster, -1) == 0:
                 self._kept_back.add(offset // self._cluster)

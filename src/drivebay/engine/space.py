@@ -28,9 +28,6 @@ class Space(Protocol):
         What operations from number ``oldest_operation`` on can still touch is not handed out.
         """
 
-    def take_leaf(self) -> int:
-        """Where a new leaf table may lie; only within a commit."""
-
     def give_back(self, offset: int) -> None:
         """What `take` gave was never entered in a table."""
 
@@ -43,9 +40,6 @@ class Space(Protocol):
     def clear(self, raws: Sequence[int]) -> None:
         """Nobody uses any more what these retired entries pointed to: the host gets the bytes back."""
 
-    def retire_leaf(self, offset: int) -> None:
-        """The leaf table at ``offset`` is durably gone from the directory."""
-
     def shorten(self) -> None:
         """After the last commit: cut off what the file has ahead for further blocks, if that can be done."""
 
@@ -54,6 +48,16 @@ class Space(Protocol):
 
     def reserved(self) -> None:
         """What `reservations` said last is durable."""
+
+
+class LeafSpace(Protocol):
+    """An allocator that has room for leaf tables, too; as safe as `Space`."""
+
+    def take_leaf(self) -> int:
+        """Where a new leaf table may lie; only within a commit."""
+
+    def retire_leaf(self, offset: int) -> None:
+        """The leaf table at ``offset`` is durably gone from the directory."""
 
 
 def used_offsets(table: Table, source: FileSource, data: FileSource) -> Iterator[Entries]:

@@ -88,16 +88,8 @@ class UnitSpace:
                 raise
             return self._data_offset(unit)
 
-    def take_leaf(self) -> int:
-        """Never asked: this allocator is for tables of one level."""
-        raise NotImplementedError
-
     def clear(self, raws: Sequence[int]) -> None:
         """As `Space.clear`: `retire` has done so already."""
-
-    def retire_leaf(self, offset: int) -> None:
-        """Never asked: this allocator is for tables of one level."""
-        raise NotImplementedError
 
     def _pick(self, oldest_operation: int) -> tuple[int | None, bool]:
         if self._retired and self._retired[0][0] < oldest_operation:
