@@ -145,8 +145,9 @@ _VIRTIO_SCSI = QemuController(
     ("virtio_pci", "virtio_scsi", "sd_mod"),
     hotplug=True,
 )
+# QEMU has 64 targets, and does not tell Linux so, which looks at 16.
 _PVSCSI = QemuController(
-    "pvscsi,id={adapter}", 64, _scsi("scsi-id={unit},lun=0"), ("vmw_pvscsi", "sd_mod"), hotplug=True
+    "pvscsi,id={adapter}", 16, _scsi("scsi-id={unit},lun=0"), ("vmw_pvscsi", "sd_mod"), hotplug=True
 )
 _USB = QemuController(
     "qemu-xhci,id={adapter},p2=8,p3=8",
