@@ -72,11 +72,15 @@ class Refcounts:
 
 @dataclass(frozen=True, slots=True)
 class LogPlace:
-    """Where the VHDX_LOG journal works: the log's range, and the offsets of the two headers."""
+    """Where the VHDX_LOG journal works: the log's range, and the offsets of the two headers.
+
+    With ``same_data`` the image keeps the GUID that stands for what guests see of it.
+    """
 
     offset: int
     length: int
     headers: tuple[int, int]
+    same_data: bool = False
 
 
 @dataclass(frozen=True, slots=True)

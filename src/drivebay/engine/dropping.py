@@ -19,7 +19,7 @@ from drivebay.engine.shared import Shared
 from drivebay.engine.source import FileSource
 from drivebay.engine.space import unsafe_table
 from drivebay.engine.tables import read_blocks
-from drivebay.errors import from_os_error
+from drivebay.errors import StorageError, from_os_error
 
 _CHUNK = 1 << 20  # entries
 
@@ -96,11 +96,12 @@ class Dropper:
                 self._committer.enter(block.place, active.absent_value(), freed, 0)
         try:
             self._committer.flush()
-        except BaseException:
-            with self._changed:  # the next commit says again what holds, whatever has reached the file
+        except StorageError:
+            with self._changed:
                 epoch = self._committer.epoch
-                epoch.entries.update({block.place: block.value for block in held})
-                epoch.freed.clear()
+                if epoch.entries:  # the next commit says again what holds, whatever has reached the file
+                    epoch.entries.update({block.place: block.value for block in held})
+                    epoch.freed.clear()
             raise
 
 

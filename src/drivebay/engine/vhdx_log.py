@@ -71,8 +71,15 @@ class VhdxLog:
         self._align_size()
         self._sync()
         self._write_entry([])
-        self._update_headers(self._guid, uuid.uuid4().bytes_le + uuid.uuid4().bytes_le)
+        self._update_headers(self._guid, uuid.uuid4().bytes_le + self._data_guid())
         self._armed = True
+
+    def _data_guid(self) -> bytes:
+        if not self._place.same_data:
+            return uuid.uuid4().bytes_le
+        _, _, header = self._headers()
+        file_and_data: bytes = _HEADER.unpack_from(header)[3]
+        return file_and_data[16:]
 
     def publish(self, stages: Sequence[Sequence[Change]]) -> None:
         """As `Journal.publish`; the stages share an entry where they fit, so that they come as one."""
