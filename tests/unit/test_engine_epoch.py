@@ -172,6 +172,23 @@ def test_an_epoch_is_due_by_the_map_pages_that_it_pins(
         assert not disk.commit_due()
 
 
+def test_a_large_discard_does_not_keep_all_its_map_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("drivebay.engine.epoch._EPOCH_SECONDS", 600)  # on a busy machine, too
+    large = tmp_path / "large.vdi"
+    make_image(large, ImageSpec(1 << 36, MIB))
+    with open_disk([large], map_budget=16 * PAGE_BYTES) as disk:
+        for page in range(128):
+            disk.write(page << 29, b"x")
+        disk.flush()
+        before = disk.stats.commits
+        disk.discard(0, disk.size)
+        assert disk.stats.commits >= before + 128 // 5
+        assert disk.stats.map_bytes <= 17 * PAGE_BYTES
+        assert disk.read(127 << 29, 1) == b"\0"
+
+
 def test_an_epoch_is_due_by_its_age(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
     monkeypatch.setattr("time.monotonic", lambda: now)

@@ -67,6 +67,8 @@ class Writer:
         """
         for target in self._targets.over(offset, length):
             self._zero_piece(target, unmap=unmap, hide=hide)
+            if self._committer.due():  # a range of TiB must not keep its map pages until it is done
+                self._committer.flush()
 
     def zero_is_fast(self, offset: int, length: int) -> bool:
         """Whether `zero` would neither copy nor write out zeros."""
