@@ -18,6 +18,7 @@ BLOCK = 4096
 ROOT = 512
 FIRST = 1024
 ALWAYS = 1 << 60
+NOTHING = Rule(0xFFFFFFFF, 0, BlockState.ABSENT)
 TAIL = b"the end!" * 64
 
 
@@ -167,6 +168,12 @@ def test_more_blocks_than_the_file_has_room_for_are_refused() -> None:
         space_of([2] * 100, FIRST + BLOCK)
 
 
+def test_a_leaf_table_in_the_header_is_refused() -> None:
+    zero_means_the_header = Rule(0xFFFFFFFF, 0xFFFFFFFF, BlockState.ABSENT)
+    with pytest.raises(StorageError, match="points to a place which another one points to"):
+        two_levels([0], per_leaf=64, leaves=1, rule=zero_means_the_header)
+
+
 def test_a_mirror_that_points_outside_of_the_file_is_refused() -> None:
     """Else the first commit would find it, and no commit would ever succeed."""
     with pytest.raises(StorageError, match="in a table that points outside the file"):
@@ -174,7 +181,12 @@ def test_a_mirror_that_points_outside_of_the_file_is_refused() -> None:
 
 
 def two_levels(
-    directory: list[int], *, per_leaf: int, leaves: int, mirror: list[int] | None = None
+    directory: list[int],
+    *,
+    per_leaf: int,
+    leaves: int,
+    mirror: list[int] | None = None,
+    rule: Rule = NOTHING,
 ) -> tuple[EofSpace, FileSource]:
     """The space of a table of ``leaves`` leaf tables, whose directory begins with these sectors."""
     fd = os.memfd_create("image")
@@ -183,7 +195,7 @@ def two_levels(
     os.pwrite(fd, struct.pack(f"<{len(mirror or [])}I", *(mirror or [])), second)
     os.ftruncate(fd, max(second + leaves * 4, 1 << 20))
     file = FileSource(fd, "/memory", writable=True)
-    entry = Entry(4, "<", (Rule(0xFFFFFFFF, 0, BlockState.ABSENT),), 0xFFFFFFFF, 512)
+    entry = Entry(4, "<", (rule,), 0xFFFFFFFF, 512)
     length = leaves * per_leaf * BLOCK
     table = Table(
         *(0, length, BLOCK, 0, ROOT, entry),

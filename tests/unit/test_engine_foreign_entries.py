@@ -49,3 +49,22 @@ def test_a_compressed_cluster_far_behind_the_file_is_corrupt(tmp_path: Path, off
         with pytest.raises(StorageError) as caught:
             disk.read(64 * KIB, 512)
     assert (caught.value.kind, caught.value.path) == (ErrorKind.CORRUPT, str(path))
+
+
+def test_a_cow_extent_with_an_entry_into_its_own_header_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "disk.vmdk"
+    make_image(path, ImageSpec(8 * MIB, variant="vmfsSparse", format="vmdk"))
+    with open_disk([path]) as disk:
+        disk.write(0, b"\1" * 512)
+        disk.flush()
+    extent = tmp_path / "disk-delta.vmdk"
+    data = bytearray(extent.read_bytes())
+    (leaf,) = struct.unpack_from("<I", data, 2048)
+    struct.pack_into("<I", data, leaf * 512 + 4 * 9, 2)  # sector 2 is the header's third
+    extent.write_bytes(data)
+    disk = open_disk([path])
+    with pytest.raises(StorageError, match="own tables") as caught:
+        disk.write(9 * 512, b"\2" * 512)
+    assert caught.value.kind is ErrorKind.CORRUPT
+    disk.close()
+    assert extent.read_bytes() == data

@@ -11,7 +11,7 @@ from drivebay.errors import ErrorKind, StorageError
 from drivebay.formats import qed
 from support.interpreter import CorruptPointerError, read_layers
 from support.memory_files import MemoryFiles
-from support.qed_images import CLUSTER, DATA, L1, L2, TABLE, make_image
+from support.qed_images import CLUSTER, DATA, L1, L2, TABLE, make_header, make_image
 
 
 def opened(**fields: Any) -> Any:
@@ -155,3 +155,14 @@ def test_opening_reads_only_the_header() -> None:
 
     files: Files = HeaderOnly(make_image(backing=b"base.img"), "image.qed")
     assert qed.FORMAT.open(files).facts.size == 8 * CLUSTER
+
+
+def test_huge_tables_are_read_only() -> None:
+    """A new table is made in memory, and the format lets it have 1 GiB."""
+    for cluster, writable in ((4 << 20, True), (8 << 20, False), (64 << 20, False)):
+        header = make_header(cluster_size=cluster, table_size=16, l1_offset=cluster, size=cluster, features=0)
+        files = MemoryFiles(header.pack(), "image.qed")
+        files.size = 40 * cluster
+        layer = qed.FORMAT.open(files)
+        assert (layer.plan is not None) is writable
+        assert writable or f"{16 * cluster} bytes each" in str(layer.refusal)

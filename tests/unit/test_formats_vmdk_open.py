@@ -237,6 +237,22 @@ def test_one_sparse_file_can_t_be_two_extents() -> None:
     assert "another one" in error.message
 
 
+@pytest.mark.parametrize("first", ["FLAT", "SPARSE"])
+def test_a_file_is_either_flat_or_sparse(first: str) -> None:
+    """Else a guest could write the tables of its own image, and so read what it likes of the file."""
+    files = made("twoGbMaxExtentSparse", size=(2047 << 20) + 4 * MIB)
+    lines = bytes(files[""]).splitlines(keepends=True)
+    number, one = next((n, line) for n, line in enumerate(lines) if b"s001" in line)
+    flat = b'RW 64 FLAT "' + one.split(b'"')[1] + b'" 0\n'
+    lines[number + 1] = flat
+    if first == "FLAT":
+        lines[number], lines[number + 1] = flat, one
+    error = refusal_of(files | {"": bytearray(b"".join(lines))})
+    assert error is not None
+    assert error.kind is ErrorKind.CORRUPT
+    assert "sparse for one extent and flat for another" in error.message
+
+
 @pytest.mark.parametrize(
     ("head", "match"),
     [

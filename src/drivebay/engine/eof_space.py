@@ -23,6 +23,7 @@ from drivebay.engine.source import FileSource
 from drivebay.engine.space import encode, table_places, unsafe_table, used_offsets
 from drivebay.engine.tables import Entries
 from drivebay.errors import ErrorKind, StorageError
+from drivebay.model import SECTOR
 
 _MOST_AHEAD = 16  # blocks
 _MOST_BYTES_AHEAD = 32 << 20
@@ -47,7 +48,8 @@ class EofSpace:
     def recount(self) -> None:
         """Read the table: where its blocks end. Raises CORRUPT where two of them overlap."""
         table = self._table
-        own = table_places(table, self._source)
+        header = np.zeros(1, np.uint64), min(SECTOR, table.root)
+        own = [header, *table_places(table, self._source)]
         if _overlap(own):  # first: entries could be there to be read again and again
             raise self._shared()
         blocks = self._blocks()

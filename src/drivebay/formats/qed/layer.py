@@ -31,12 +31,18 @@ from drivebay.formats.qed.header import (
 from drivebay.model import ImageFacts, physical_geometry
 
 _ALL_BITS = (1 << 64) - 1
+_MOST_TABLE = 64 << 20  # bytes; a new table is made in memory
+_TOO_LARGE = (
+    "its tables take {} bytes each, too many to make new ones; convert it to one with smaller clusters"
+)
 
 
 def open_layer(files: Files) -> Layer:
     """Describe the image; reads the header only, so it costs the same whatever the size."""
     header = read_header(files)
     facts = _facts(header, read_backing(files, header))
+    if header.table_bytes > _MOST_TABLE:
+        return Layer(facts, (_table(header),), refusal=_TOO_LARGE.format(header.table_bytes))
     return Layer(facts, (_table(header),), _plan(header))
 
 

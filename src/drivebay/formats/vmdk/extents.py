@@ -18,12 +18,16 @@ _MOST_SECTORS = 1 << 54
 
 @dataclass
 class Extents:
-    """What the extents amount to: ``sources`` as in `Layer`, ``size`` in bytes."""
+    """What the extents amount to: ``sources`` as in `Layer`, ``size`` in bytes.
+
+    ``flat`` tells by path how a file is used.
+    """
 
     segments: list[Segment] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
     sparse: list[SparseExtent] = field(default_factory=list)
     files: dict[int, Files] = field(default_factory=dict)
+    flat: dict[str, bool] = field(default_factory=dict)
     size: int = 0
 
 
@@ -48,7 +52,11 @@ def _add(found: Extents, files: Files, descriptor: Descriptor, number: int) -> N
         what = f"is {extent.access} {extent.type[:40]}, which drivebay can't read"
         raise fault(files, descriptor, number, what, ErrorKind.UNSUPPORTED)
     source = _source(found, files, descriptor, extent)
-    if extent.type in FLAT:
+    flat = extent.type in FLAT
+    if found.flat.setdefault(found.files[source].path, flat) != flat:  # a guest could write the tables
+        what = "names a file that is sparse for one extent and flat for another"
+        raise fault(files, descriptor, number, what)
+    if flat:
         _add_flat(found, files, descriptor, number, source)
         return
     path = found.files[source].path

@@ -152,6 +152,7 @@ def _cowd(files: Files, place: Place) -> SparseExtent:
         "COWD",
         found.version,
         found.flags,
+        first=cowd.HEADER_SIZE,
         leaf=cowd.GTES * header.ENTRY_SIZE,
         mark=Mark(cowd.UNCLEAN_OFFSET, MarkKind.FIXED, b"\1\0\0\0", b"\0\0\0\0", place.source),
         counter=Field(cowd.FREE_OFFSET, 4, "<"),
