@@ -12,6 +12,10 @@ from drivebay.chain.image import DESCRIPTOR, Access, FileIdentity, OpenedImage
 from drivebay.formats import raw
 from drivebay.model import NULL_UUID, ImageFacts
 
+# Recorded by a new child while its parent is still being written: nothing was copied up yet, so any state of
+# the parent will do. Whoever puts the child on top then records which (`drivebay.chain.link.renew_link`).
+UNSETTLED = UUID("9d1f3c52-6a0e-4b47-8f0b-1f6de2a7c3b4")
+
 
 class Key(NamedTuple):
     """What a child may know its parent by: the parent's UUID, or that of its last modification."""
@@ -32,7 +36,7 @@ class Wanted:
         """What it knows its parent by; ``None`` where only names do."""
         if self.facts.parent_uuid != NULL_UUID:
             return Key("uuid", self.facts.parent_uuid)
-        if self.facts.parent_names and self.facts.parent_modification_uuid != NULL_UUID:
+        if self.facts.parent_names and self.facts.parent_modification_uuid not in (NULL_UUID, UNSETTLED):
             return Key("modification", self.facts.parent_modification_uuid)
         return None
 

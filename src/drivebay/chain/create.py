@@ -11,12 +11,12 @@ from uuid import UUID, uuid4
 from drivebay import formats
 from drivebay.blockmap import CreateRequest, Format, ParentLink
 from drivebay.chain.apply import Progress
-from drivebay.chain.candidate import identity_uuid
+from drivebay.chain.candidate import UNSETTLED, identity_uuid
 from drivebay.chain.publish import write_image
 from drivebay.chain.resolve import open_image
 from drivebay.chain.snapshot import is_same_image, snapshot_image
 from drivebay.errors import ErrorKind, StorageError
-from drivebay.model import physical_geometry
+from drivebay.model import NULL_UUID, physical_geometry
 
 
 def create_image(
@@ -116,9 +116,10 @@ def _on_parent(
     with open_image(real, parent_format, lock=lock) as image:
         facts = image.layer.facts
         uuid = identity_uuid(facts, image.files.path)
+    known = lock or facts.modification_uuid == NULL_UUID
     link = ParentLink(
         uuid,
-        facts.modification_uuid,
+        facts.modification_uuid if known else UNSETTLED,
         os.path.relpath(real, os.path.realpath(os.path.dirname(path))),
         absolute=real,
         format=facts.format,

@@ -1,36 +1,30 @@
 """Snapshots of running machines.
 
-The new images are made, and the memory is written, before anything is recorded. Then the disks are held: all
-is flushed, the images are linked to what lies below them now, the registry's change is committed, and the
-worker goes on with them. So a crash at any point leaves disks as they were before or after, and
-what the guest knows to be written is in them.
+The new images are made, and the memory is written, before anything is recorded; then the registry's change
+is committed, and the worker puts the images on top, on all disks at the same moment. A crash in between
+leaves the images on top, still empty: what the guest had written until then is all below them.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from drivebay.chain import open_image
-from drivebay.chain.link import renew_link
 from drivebay.errors import StorageError
-from drivebay.machines.diffs import NewDiff
 from drivebay.machines.model import Machine, MachineState
 from drivebay.machines.snapshot_names import UniqueName, unique_name
 from drivebay.machines.snapshots import TakePlan, plan_take
 from drivebay.machines.store import load, save
 from drivebay.registry.database import Intent, Registry
-from drivebay.registry.medium import MediaTree, Medium
 from drivebay.service.diffs import made_diffs, record_diffs
 from drivebay.service.machines.live import require_same
 from drivebay.service.runtime.client import MachineClient, connect
 from drivebay.service.runtime.saved_state import state_name
 from drivebay.service.snapshots import Taken
-from drivebay.service.worker import WorkerClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,43 +104,23 @@ def _frozen(client: MachineClient, freeze: bool) -> Iterator[_Stopwatch]:
 def _go_on(
     registry: Registry, client: MachineClient, machine: Machine, plan: TakePlan, intent: Intent
 ) -> float:
-    """Record the snapshot, and let the worker write the new images; for how many seconds disks were held."""
-    new = {diff.uuid for diff in plan.diffs}
-    tops = {str(at.slot): at.medium for at in plan.machine.hardware.attachments if at.medium in new}
+    """Record the snapshot, and let the worker write the new images; for how many seconds it held writers."""
+    images = {diff.uuid: diff.path for diff in plan.diffs}
+    attachments = plan.machine.hardware.attachments
+    tops = {str(at.slot): images[at.medium] for at in attachments if at.medium in images}
     with client.worker() as worker:
-        started = time.monotonic()
-        worker.hold(list(tops))
-        tree = _commit(registry, machine, plan, intent)
-        chains = {export: list(tree.chain(top)) for export, top in tops.items() if top is not None}
-        _move_over(worker, chains)
-        worker.release()
-        return time.monotonic() - started
+        _commit(registry, machine, plan, intent)
+        try:
+            return worker.push(tops) if tops else 0.0
+        except StorageError:
+            worker.quit()  # another one takes over, with the images that the registry tells
+            raise
 
 
-def _commit(registry: Registry, machine: Machine, plan: TakePlan, intent: Intent) -> MediaTree:
-    """The one change that makes it a snapshot; the tree after it."""
+def _commit(registry: Registry, machine: Machine, plan: TakePlan, intent: Intent) -> None:
+    """The one change that makes it a snapshot."""
     with registry.change() as change:
         state = load(change, machine.uuid).state  # paused, maybe
         require_same(change, registry.home, replace(machine, state=state))
-        for diff in plan.diffs:
-            _link(change.tree, diff)
         record_diffs(change, intent, plan.diffs)
         save(change, replace(plan.machine, state=state))
-        return change.tree
-
-
-def _link(tree: MediaTree, diff: NewDiff) -> None:
-    """The image was made while its parent was being written: let it know the parent as it is now."""
-    parent = tree.get(diff.parent)
-    with open_image(diff.path, diff.format, writable=True) as image:
-        renew_link(image, parent.path, parent.format)
-
-
-def _move_over(worker: WorkerClient, chains: Mapping[str, Sequence[Medium]]) -> None:
-    """Let the worker write the new images. If it can't, another one takes over, which the registry tells."""
-    try:
-        for export, images in chains.items():
-            worker.rebase(export, [one.path for one in images], [one.format for one in images])
-    except StorageError:
-        worker.quit()
-        raise
