@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 import tempfile
@@ -13,14 +14,14 @@ import pytest
 import drivebay
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.machines.kinds import KINDS, Bus, ControllerKind
-from drivebay.machines.model import Attachment, Controller, MachineState, Slot
+from drivebay.machines.model import Attachment, Controller, Machine, MachineState, Slot
 from drivebay.qemu import TinyGuest
 from drivebay.qemu.identity import default_serial
 from drivebay.registry.home import find_home
-from drivebay.registry.medium import DeviceType
+from drivebay.registry.medium import DeviceType, MediaTree
 from drivebay.service.runtime.plan import disk_spec, facts_of
 from drivebay.service.runtime.record import read_machine
-from support.guest_shell import MIB, Bench, until
+from support.guest_shell import MIB, Bench, Shell, until
 
 pytestmark = pytest.mark.xdist_group("guest")
 
@@ -29,7 +30,7 @@ ROWS = [
     for kind in KINDS.values()
     if (kind.qemu or kind.closest) and DeviceType.DISK in kind.accepts and kind.name not in ("PIIX3", "ICH6")
 ]
-BOOT = 300
+LISTING = "for b in /sys/block/*; do echo ${b##*/} $(cat $b/size); done"
 
 
 @pytest.fixture
@@ -67,9 +68,7 @@ def test_every_controller_row_in_two_boots(bench: Bench) -> None:
     bench.save()
 
     shell = bench.start()
-    names = _names(
-        shell.run("wait_disks() { sleep 1; }; for b in /sys/block/*; do echo ${b##*/} $(cat $b/size); done")
-    )
+    names = _wait_for_disks(shell, len(disks))
     sums = {}
     for number, slot in enumerate(disks):
         device = names[(8 + number) * MIB]
@@ -93,7 +92,7 @@ def test_every_controller_row_in_two_boots(bench: Bench) -> None:
     assert hashlib.sha256(floppy.read_bytes()[: 72 << 10]).hexdigest() == floppy_sum
 
     shell = bench.start()
-    names = _names(shell.run("for b in /sys/block/*; do echo ${b##*/} $(cat $b/size); done"))
+    names = _wait_for_disks(shell, len(disks))
     for number, slot in enumerate(disks):
         device = names[(8 + number) * MIB]
         assert shell.run(_read(device)).split()[0] == sums[slot], slot
@@ -103,36 +102,48 @@ def test_every_controller_row_in_two_boots(bench: Bench) -> None:
     _check_plugging(bench, shell)
 
 
-def _check_plugging(bench: Bench, shell: object) -> None:
+def _check_plugging(bench: Bench, shell: Shell) -> None:
     """In the same boot: disks come and go where they can."""
-    from support.guest_shell import Shell
-
-    assert isinstance(shell, Shell)
     home, uuid = bench.home, bench.uuid
     machine, _ = read_machine(home, uuid, home.run_folder(uuid))
     for number, kind in enumerate(("VirtioSCSI", "USB", "virtio-blk")):
-        size = (40 + number) * MIB
-        slot = Slot(f"the {kind}", 1)
-        path = bench.folder / f"plugged-{kind}.vdi"
-        drivebay.create(path, size=size)
-        medium = bench.medium(path, size=size)
-        from drivebay.registry.medium import MediaTree
+        _plug_and_unplug(bench, shell, machine, Slot(f"the {kind}", 1), (40 + number) * MIB)
+    sata = Attachment(Slot("the IntelAhci", 3), DeviceType.DISK, bench.media[0].uuid, hotpluggable=True)
+    with bench.client() as client, pytest.raises(StorageError, match="don't hot-plug") as caught:  # E7
+        client.plug(sata, None)
+    assert caught.value.kind is ErrorKind.STATE
 
-        attachment = Attachment(slot, DeviceType.DISK, medium.uuid, hotpluggable=True)
-        spec = disk_spec(machine, MediaTree.of([medium]), attachment)
-        with bench.client() as client:
-            client.plug(attachment, spec)
-            listing = "for b in /sys/block/*; do echo ${b##*/} $(cat $b/size); done"
-            until(lambda: size in _names(shell.run(listing)), f"{kind}: the guest finds the disk")  # noqa: B023
-            wanted = shell.run(_write(_names(shell.run(listing))[size])).split()[-2]
-            client.unplug(slot)
-            until(lambda: size not in _names(shell.run(listing)), f"{kind}: the disk is gone")  # noqa: B023
-        with drivebay.open(path) as disk:
-            assert hashlib.sha256(disk.read(3 * MIB - 512, MIB)).hexdigest() == wanted
+
+def _plug_and_unplug(bench: Bench, shell: Shell, machine: Machine, slot: Slot, size: int) -> None:
+    path = bench.folder / f"{slot.controller}-plugged.vdi"
+    drivebay.create(path, size=size)
+    medium = bench.medium(path, size=size)
+    attachment = Attachment(slot, DeviceType.DISK, medium.uuid)
+
+    def is_there() -> bool:
+        return size in _names(shell.run(LISTING))
+
     with bench.client() as client:
-        sata = Attachment(Slot("the IntelAhci", 3), DeviceType.DISK, medium.uuid, hotpluggable=True)
-        with pytest.raises(StorageError, match="don't hot-plug"):  # E7
-            client.plug(sata, spec)
+        client.plug(attachment, disk_spec(machine, MediaTree.of([medium]), attachment))
+        until(is_there, f"{slot}: the guest finds the disk")
+        wanted = shell.run(_write(_names(shell.run(LISTING))[size])).split()[-2]
+        with pytest.raises(StorageError, match="not marked hot-pluggable"):  # E8
+            client.unplug(slot)
+        client.unplug(slot, force=True)
+        until(lambda: not is_there(), f"{slot}: the disk is gone")
+        assert str(slot) not in client.status()["disks"]
+    with drivebay.open(path) as disk:
+        assert hashlib.sha256(disk.read(3 * MIB - 512, MIB)).hexdigest() == wanted
+
+
+def _wait_for_disks(shell: Shell, count: int) -> dict[int, str]:
+    """Some drivers look for disks after they have been loaded."""
+    wanted = {(8 + number) * MIB for number in range(count)}
+    with contextlib.suppress(AssertionError):
+        until(lambda: wanted <= _names(shell.run(LISTING)).keys(), "all disks are there")
+    found = _names(shell.run(LISTING))
+    assert [size // MIB for size in wanted - found.keys()] == []
+    return found
 
 
 def _names(listing: str) -> dict[int, str]:

@@ -60,12 +60,15 @@ def read_header(path: str) -> StateHeader:
             raise StorageError(
                 ErrorKind.STATE, "a newer drivebay saved this state; update drivebay", path=path
             )
-        return StateHeader(**value)
+        header = StateHeader(**value)
+        if not all(isinstance(each, list) for each in dict(header.disks).values()):
+            raise ValueError("its list of disks is none")
+        return header
     except FileNotFoundError as error:
         raise _invalid(path, "the saved state is gone") from error
     except OSError as error:
         raise from_os_error(error, "read the saved state", path=path) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _invalid(path, f"this is no saved state ({error})") from error
 
 
