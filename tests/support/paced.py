@@ -22,7 +22,7 @@ class Transfer:
 
 @dataclass
 class Paced:
-    """Bytes that were answered, and when the last of them were, in seconds after the first request."""
+    """Bytes that were answered after the first answer, and how many seconds after it the last one came."""
 
     bytes: int = 0
     seconds: float = 0.0
@@ -43,15 +43,19 @@ def transfer(path: str, what: Transfer, seconds: float, done: Paced) -> None:
         started = time.monotonic()
         for number in range(what.depth):
             client.send(what.command, number % span * what.length, what.length, payload)
-        flying, number = what.depth, what.depth
-        while flying:
+        _receive(client, answer)
+        first = time.monotonic()
+        flying, number = what.depth - 1, what.depth
+        while True:
+            if time.monotonic() < started + seconds or not (flying or done.bytes):
+                client.send(what.command, number % span * what.length, what.length, payload)
+                flying, number = flying + 1, number + 1
+            if not flying:
+                break
             _receive(client, answer)
             flying -= 1
             done.bytes += what.length
-            done.seconds = time.monotonic() - started
-            if done.seconds < seconds:
-                client.send(what.command, number % span * what.length, what.length, payload)
-                flying, number = flying + 1, number + 1
+            done.seconds = time.monotonic() - first
 
 
 def _receive(client: Client, answer: bytearray) -> None:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections import Counter, deque
 
 _SLACK = 0.1  # seconds that may be caught up with: a loop's delays, and a client's time to think
+_PART = 8  # of the time that a request takes, the part that may be caught up with after it
 
 
 class Line(ABC):
@@ -34,13 +35,14 @@ class Bandwidth:
         self.due = 0.0  # when `release` should be called next, on the caller's clock in seconds
         self._free = 0.0  # when the requests that went are paid for
         self._last = 0.0  # when a request came or went
+        self._slack = _SLACK
         self._served = 0  # of the line that went last
 
     def add(self, line: Line, cost: int, now: float) -> None:
         """A request of ``cost`` bytes waits; `release` lets it go, perhaps at once."""
         if not self.lines:  # what nobody asked for is not saved up
-            idle = now - self._last > _SLACK
-            self._free = max(self._free, now if idle else now - _SLACK)
+            idle = now - self._last > self._slack
+            self._free = max(self._free, now if idle else now - self._slack)
         self._last = now
         if line not in self.lines:
             line.served = max(line.served, self._served)
@@ -62,7 +64,8 @@ class Bandwidth:
             self.due = self._free + cost / self.limit if self.limit else now
             if self.due > now:
                 break
-            self._free = max(self.due, now - _SLACK)
+            self._slack = max(_SLACK, (self.due - self._free) / _PART)
+            self._free = max(self.due, now - self._slack)
             self._take(line, cost)
             going[line] += 1
         for line, count in going.items():
