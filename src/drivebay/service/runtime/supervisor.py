@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -51,6 +51,7 @@ class Supervisor:
         self.outcome = MachineState.ABORTED
         self.finished = asyncio.Event()
         self.since = time.time()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, report: Report) -> None:
         """Start the machine, or adopt it; then supervise it until it has ended. Raises StorageError."""
@@ -106,6 +107,7 @@ class Supervisor:
         self.hypervisor = Hypervisor(self.run_folder, pid)
         await self.hypervisor.connect()
         self.drives = Drives(self.hypervisor, self.work, self.machine, self.run_folder)
+        self.reason = await self.drives.io_error()
         if not await self.work.adopt():
             await self.start_worker()
 
@@ -200,9 +202,15 @@ class Supervisor:
         elif name == "RESUME":
             self.reason = ""
         elif name == "DEVICE_TRAY_MOVED" and data.get("tray-open"):
-            await self._tray_opened(str(data["id"]))
+            # Not here: it waits for other events.
+            self._later(self._tray_opened(str(data["id"])))
         elif name == "DEVICE_DELETED":
             self.drives.note_deleted(str(data.get("device", "")))
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _tray_opened(self, device: str) -> None:
         """By the guest, unless a command of ours is at it."""
