@@ -225,3 +225,8 @@ def test_e6_when_all_slots_are_taken() -> None:
 
 def test_e11_when_no_controller_takes_such_a_drive() -> None:
     refusal(ErrorKind.INVALID, "controller add", choose_slot, machine(), DeviceType.DISK)
+
+
+def test_an_image_that_waits_to_be_merged_is_not_attached() -> None:
+    tree = tree_of([medium("old", merging=True)])
+    refusal(ErrorKind.STATE, "medium tidy", attach, equipped(), tree, disk("old"))

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import pytest
 
+import drivebay
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.machines.document import document_path, from_document, from_text
 from drivebay.machines.model import Machine, MachineState, Slot
@@ -192,6 +193,14 @@ def test_a_failed_attach_leaves_no_diff(home: Home, vm: Machine, tmp_path: Path)
 def test_e32_a_write_mode_that_does_not_fit(home: Home, tmp_path: Path) -> None:
     request = AttachRequest(medium=image(tmp_path), type=MediumType.SHAREABLE)
     refusal(ErrorKind.STATE, "fixed", attach, home, "vm", request)
+
+
+@pytest.mark.usefixtures("vm")
+def test_e31_the_write_mode_of_an_image_in_use_stays(home: Home, tmp_path: Path) -> None:
+    request = AttachRequest(medium=image(tmp_path), type=MediumType.IMMUTABLE)
+    with drivebay.open(tmp_path / "a.vdi", writable=True):
+        refusal(ErrorKind.IN_USE, "in use", attach, home, "vm", request)
+    assert attach(home, "vm", request).diff is not None
 
 
 @pytest.mark.usefixtures("vm")

@@ -176,6 +176,14 @@ def _require_medium(machine: Machine, tree: MediaTree, wanted: Attachment) -> No
             path=medium.path,
             operation="attach a drive",
         )
+    if medium.merging:
+        raise StorageError(
+            ErrorKind.STATE,
+            "no state uses this image any more, and it waits to be merged with its child, or removed; run "
+            "drivebay medium tidy and attach what is left",
+            path=medium.path,
+            operation="attach a drive",
+        )
     there = [at.slot for at in machine.hardware.attachments if at.medium == wanted.medium]
     if there and medium.device is not DeviceType.DVD:
         raise StorageError(
