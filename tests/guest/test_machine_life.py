@@ -180,7 +180,12 @@ def _disk_fills_up(bench: Bench, shell: Shell, image: Path) -> None:
         resource.prlimit(worker, resource.RLIMIT_FSIZE, (image.stat().st_size + 2 * MIB, most))
         shell.send(FILL)
         until(lambda: client.status()["state"] == "paused", "the guest is paused")
-        assert f"no space left on the host for the disk at {DISK}" in client.status()["reason"]
+        reason = client.status()["reason"]
+        assert f"no space left on the host for the disk at {DISK}" in reason
+        os.kill(client.status()["supervisor"], signal.SIGKILL)
+    with bench.client() as client:
+        assert client.status()["reason"] == reason  # whoever adopts the machine finds out
+        assert client.status()["state"] == "paused"
         resource.prlimit(worker, resource.RLIMIT_FSIZE, (most, most))
         client.resume()
         assert client.status()["reason"] == ""

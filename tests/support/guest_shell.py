@@ -124,21 +124,15 @@ class Bench:
         self.media.append(medium)
         return medium
 
-    def save(self) -> Machine:
-        """Register all of it."""
-        kinds = [controller.substitute or controller.kind for controller in self.controllers]
-        kernel = self.guest.files(self.folder, SHELL, kinds)
-        settings = Settings(
-            memory_mib=192,
-            kernel=str(kernel.kernel),
-            initrd=str(kernel.initramfs),
-            command_line=kernel.command_line,
-        )
+    def save(self, *, direct: bool = True) -> Machine:
+        """Register all of it; ``direct`` boots the tiny guest, else its firmware finds what to boot."""
+        if direct:
+            self._boot_directly()
         machine = Machine(
             self.uuid,
             "bench",
             str(self.folder / "machine"),
-            Hardware(settings, self.controllers, tuple(self.attachments)),
+            Hardware(self.settings, self.controllers, tuple(self.attachments)),
         )
         os.makedirs(machine.folder, exist_ok=True)
         with open_registry(self.home) as registry, registry.change() as change:
@@ -146,6 +140,16 @@ class Bench:
                 change.put_medium(medium)
             store.save(change, machine)
         return machine
+
+    def _boot_directly(self) -> None:
+        kinds = [controller.substitute or controller.kind for controller in self.controllers]
+        kernel = self.guest.files(self.folder, SHELL, kinds)
+        self.settings = Settings(
+            memory_mib=192,
+            kernel=str(kernel.kernel),
+            initrd=str(kernel.initramfs),
+            command_line=kernel.command_line,
+        )
 
     def load(self) -> Machine:
         """The machine as the registry has it."""
