@@ -1,0 +1,166 @@
+"""Giving back the space of images that no state of a machine uses any more: each is merged with a neighbour.
+
+Which images these are, the registry says (`Medium.merging`). One with several children stays for them until
+one is left; nothing of what machines see changes. A merge is noted in the registry before it begins and is
+over with the change that takes the emptied image out, so that it is resumed after whatever ended it.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from uuid import UUID
+
+from drivebay.chain.apply import Progress
+from drivebay.chain.merge import Direction, ImageName, kept_empty, merge
+from drivebay.chain.relink import is_linked, relink
+from drivebay.errors import ErrorKind, StorageError
+from drivebay.machines.document import media_of
+from drivebay.machines.store import load
+from drivebay.registry.database import Registry, View, open_registry
+from drivebay.registry.home import Home
+from drivebay.registry.journal import Remove
+from drivebay.registry.medium import MediaTree, Medium
+from drivebay.service.diffs import image_files
+from drivebay.service.merge_records import begin_merge, record_merge
+
+_LATER = (ErrorKind.IN_USE,)
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """An image that is gone, and the one that holds all of it now; ``None`` if nobody needed it."""
+
+    gone: Medium
+    kept: Medium | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """An image that stays for now, and why."""
+
+    medium: Medium
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Consolidated:
+    """What `consolidate` did, and what it left."""
+
+    merged: tuple[Merged, ...]
+    left: tuple[Left, ...]
+
+
+def consolidate(
+    home: Home, progress: Progress | None = None, machine: str | UUID | None = None
+) -> Consolidated:
+    """Merge or remove all images that wait for it, or those of one machine.
+
+    What is in use (a running machine's) is left for later. ``progress`` is told the bytes done and those in
+    all of each merge; it may be interrupted at any time. Raises StorageError where a merge fails: NO_SPACE,
+    IO, STATE; all machines still see what they saw, and the next call goes on.
+    """
+    merged: list[Merged] = []
+    left: dict[UUID, Left] = {}
+    with open_registry(home) as registry:
+        while (medium := _next(registry, machine, left)) is not None:
+            try:
+                merged.append(_tidy(registry, medium, progress))
+            except StorageError as error:
+                if error.kind not in _LATER:
+                    raise
+                left[medium.uuid] = Left(medium, str(error))
+    return Consolidated(tuple(merged), tuple(left.values()))
+
+
+def _next(registry: Registry, machine: str | UUID | None, left: dict[UUID, Left]) -> Medium | None:
+    with registry.view() as view:
+        wanted = _wanted(view, machine)
+        ready = [
+            medium
+            for medium in wanted
+            if medium.merging and medium.uuid not in left and _is_ready(view.tree, medium)
+        ]
+    return ready[0] if ready else None
+
+
+def _wanted(view: View, machine: str | UUID | None) -> list[Medium]:
+    if machine is None:
+        return list(view.tree.media.values())
+    return media_of(load(view, machine), view.tree)
+
+
+def _is_ready(tree: MediaTree, medium: Medium) -> bool:
+    """An auto-reset child is to forget what it holds: it can't be merged with what it falls back to."""
+    children = tree.children(medium.uuid)
+    if tree.uses_of(medium.uuid) or len(children) > 1:
+        return False
+    return not (children and children[0].auto_reset)
+
+
+def _tidy(registry: Registry, medium: Medium, progress: Progress | None) -> Merged:
+    with registry.view() as view:
+        tree = view.tree
+    children = tree.children(medium.uuid)
+    if not children:
+        return _remove(registry, medium)
+    return _merge(registry, tree, medium, children[0], progress)
+
+
+def _remove(registry: Registry, medium: Medium) -> Merged:
+    with registry.change() as change:
+        if change.tree.children(medium.uuid) or change.tree.uses_of(medium.uuid):
+            raise _changed(medium)
+        change.remove_medium(medium.uuid)
+        change.after_commit(Remove(image_files(medium)))
+    return Merged(medium)
+
+
+def _merge(
+    registry: Registry, tree: MediaTree, parent: Medium, child: Medium, progress: Progress | None
+) -> Merged:
+    begun = begin_merge(registry, parent, child, _direction(parent, child))
+    chain = [_name(medium) for medium in tree.chain(child.uuid)]
+    backward = begun.direction is Direction.BACKWARD
+    if backward or not (begun.resumed and is_linked(chain[0], chain[2])):
+        merge(chain, begun.direction, resumed=begun.resumed, progress=progress)
+    gone, kept = (child, parent) if backward else (parent, child)
+    with kept_empty(_name(gone)):
+        files = image_files(gone)
+        if backward:
+            for above in tree.children(child.uuid):
+                relink(_name(above), chain[1])
+        else:
+            relink(chain[0], chain[2])
+        with registry.change() as change:
+            if change.tree.media.get(child.uuid) != child or change.tree.media.get(parent.uuid) != parent:
+                raise _changed(parent)
+            if change.tree.children(gone.uuid) != tree.children(gone.uuid):
+                raise _changed(gone)
+            kept = record_merge(change, begun, kept=kept, gone=gone)
+            change.after_commit(Remove(files))
+    return Merged(gone, kept)
+
+
+def _direction(parent: Medium, child: Medium) -> Direction:
+    """Less is moved; but a base can only take (specification, 5.6)."""
+    if parent.parent is None or _usage(parent) > _usage(child):
+        return Direction.BACKWARD
+    return Direction.FORWARD
+
+
+def _usage(medium: Medium) -> int:
+    return sum(os.stat(path).st_blocks * 512 for path in image_files(medium) if os.path.exists(path))
+
+
+def _name(medium: Medium) -> ImageName:
+    return ImageName(medium.path, medium.format)
+
+
+def _changed(medium: Medium) -> StorageError:
+    return StorageError(
+        ErrorKind.IN_USE,
+        "somebody changed its place in the tree of media meanwhile; it is tidied up the next time",
+        path=medium.path,
+        operation="merge",
+    )
