@@ -29,8 +29,8 @@ def connect_terminal(path: str) -> None:
 
 def _pass_on(line: socket.socket, inputs: list[int]) -> None:
     while True:
-        ready, _, _ = select.select([line, *inputs], [], [])
-        if line in ready:
+        ready, _, _ = select.select([line.fileno(), *inputs], [], [])
+        if line.fileno() in ready:
             data = line.recv(_CHUNK)
             if not data:
                 return
