@@ -9,6 +9,7 @@ import pytest
 
 from drivebay.errors import ErrorKind, StorageError
 from support.disks import KIB, MIB, ImageSpec, make_image, open_disk
+from support.vhdx_images import DATA, PARTIAL, PRESENT, RATIO, child
 
 
 def test_a_parents_block_that_has_only_some_sectors_of_a_granule(tmp_path: Path) -> None:
@@ -68,3 +69,24 @@ def test_a_cow_extent_with_an_entry_into_its_own_header_is_not_written(tmp_path:
     assert caught.value.kind is ErrorKind.CORRUPT
     disk.close()
     assert extent.read_bytes() == data
+
+
+@pytest.mark.parametrize(
+    ("entries", "reason"),
+    [
+        ({0: DATA | PARTIAL, RATIO: DATA | PRESENT}, "another one points to"),
+        ({0: DATA | PRESENT, RATIO: 1 << 40 | PRESENT}, "outside the file"),
+    ],
+)
+def test_a_vhdx_whose_bitmaps_lie_elsewhere_is_not_written(
+    tmp_path: Path, entries: dict[int, int], reason: str
+) -> None:
+    base, path = tmp_path / "base.img", tmp_path / "child.vhdx"
+    base.write_bytes(bytes(4 * MIB))
+    path.write_bytes(child(entries=entries, units=1))
+    disk = open_disk([path, base])
+    with pytest.raises(StorageError, match=reason) as caught:
+        disk.write(2 * MIB, b"new")
+    assert caught.value.kind is ErrorKind.CORRUPT
+    disk.close()
+    assert path.read_bytes() == child(entries=entries, units=1)

@@ -18,6 +18,7 @@ import numpy as np
 
 from drivebay.blockmap import BlockState, Table, WritePlan
 from drivebay.engine.change import Change
+from drivebay.engine.presence import bitmap_blocks
 from drivebay.engine.punching import punch
 from drivebay.engine.source import FileSource
 from drivebay.engine.space import encode, table_places, unsafe_table, used_offsets
@@ -49,7 +50,7 @@ class EofSpace:
         """Read the table: where its blocks end. Raises CORRUPT where two of them overlap."""
         table = self._table
         header = np.zeros(1, np.uint64), min(SECTOR, table.root)
-        own = [header, *table_places(table, self._source)]
+        own = [header, *table_places(table, self._source), self._bitmaps()]
         if _overlap(own):  # first: entries could be there to be read again and again
             raise self._shared()
         blocks = self._blocks()
@@ -59,6 +60,13 @@ class EofSpace:
         last = int(blocks.max()) + table.block if len(blocks) else 0
         self._ready = self._used = self._end()
         self._next = self._aligned(max(self._plan.first, last, self._ready))
+
+    def _bitmaps(self) -> tuple[Entries, int]:
+        """Where bitmap blocks lie, and the length of each."""
+        bitmaps, length = bitmap_blocks(self._table, self._source)
+        if len(bitmaps) and int(bitmaps.max()) + length > self._source.size:
+            raise unsafe_table(self._source.path, self._table, "points outside the file")
+        return bitmaps, length
 
     def _blocks(self) -> Entries:
         """Where all blocks lie; the memory goes by how many the file has room for."""

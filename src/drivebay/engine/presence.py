@@ -67,15 +67,32 @@ def _bits(file: FileSource, where: int, first: int, count: int, presence: Presen
     return bits[:count].astype(np.bool_)
 
 
+def _foreign_entry(table: Table, source: FileSource, group: int) -> Entries:
+    """The raw entry, in an array of one, that says where the bitmap block of a group of blocks is."""
+    where = position(table, table.root, (group + 1) * table.interleave) - table.entry.step
+    buffer = bytearray(table.entry.width)
+    source.read_into(memoryview(buffer), where)
+    return np.frombuffer(buffer, f"{table.entry.byte_order}u{table.entry.width}").astype(np.uint64)
+
+
+def bitmap_blocks(table: Table, source: FileSource) -> tuple[Entries, int]:
+    """Where the bitmap blocks of an INTERLEAVED table begin, and the length of each; else there are none."""
+    presence = table.presence
+    if presence is None or presence.place is not PresencePlace.INTERLEAVED:
+        return np.zeros(0, np.uint64), 0
+    groups = range(-(-table.count // table.interleave))
+    raw = np.concatenate([_foreign_entry(table, source, group) for group in groups])
+    entry = presence.entry or table.entry
+    placed = states_of(entry, raw) == _DATA
+    return offsets_of(entry, raw[placed]), table.interleave * table.block // presence.unit // 8
+
+
 def _interleaved(
     table: Table, presence: Presence, source: FileSource, data: FileSource, number: int
 ) -> Flags | None:
     """The bits of block ``number``, from the bitmap block that the next foreign entry points to."""
     group, within = divmod(number, table.interleave)
-    where = position(table, table.root, (group + 1) * table.interleave) - table.entry.step
-    buffer = bytearray(table.entry.width)
-    source.read_into(memoryview(buffer), where)
-    raw = np.frombuffer(buffer, f"{table.entry.byte_order}u{table.entry.width}").astype(np.uint64)
+    raw = _foreign_entry(table, source, group)
     entry = presence.entry or table.entry
     if int(states_of(entry, raw)[0]) != _DATA:
         return None
