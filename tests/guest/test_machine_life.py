@@ -183,6 +183,8 @@ def _disk_fills_up(bench: Bench, shell: Shell, image: Path) -> None:
         reason = client.status()["reason"]
         assert f"no space left on the host for the disk at {DISK}" in reason
         os.kill(client.status()["supervisor"], signal.SIGKILL)
+        with pytest.raises(StorageError, match="supervisor"):
+            client.status()
     with bench.client() as client:
         assert client.status()["reason"] == reason  # whoever adopts the machine finds out
         assert client.status()["state"] == "paused"

@@ -9,7 +9,7 @@ import sys
 import termios
 import tty
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from drivebay.errors import from_os_error
 
@@ -22,7 +22,8 @@ def connect_terminal(path: str) -> None:
     try:
         with socket.socket(socket.AF_UNIX) as line, _raw_terminal() as inputs:
             line.connect(path)
-            _pass_on(line, inputs)
+            with suppress(ConnectionError):  # the machine has ended
+                _pass_on(line, inputs)
     except OSError as error:
         raise from_os_error(error, "connect to the serial line", path=path) from error
 
@@ -38,7 +39,8 @@ def _pass_on(line: socket.socket, inputs: list[int]) -> None:
         if inputs and inputs[0] in ready:
             typed = os.read(inputs[0], _CHUNK)
             before, leave, _ = typed.partition(_LEAVE)
-            line.sendall(before)
+            if before:
+                line.sendall(before)
             if leave:
                 return
             if not typed:
