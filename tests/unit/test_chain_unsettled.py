@@ -1,4 +1,4 @@
-"""A child that was made while its parent was being written: any state of the parent will do, until it is told."""
+"""A child made while its parent was being written: any state of the parent will do, until it is told."""
 
 from __future__ import annotations
 
