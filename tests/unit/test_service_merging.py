@@ -18,6 +18,7 @@ from drivebay.registry.database import open_registry
 from drivebay.service import merging
 from drivebay.service.merging import consolidate
 from drivebay.service.runtime.saved_state import StateHeader, read_header, write_header
+from support.command import drivebay_json
 from support.machines import medium, named
 from support.real_lab import RealLab
 
@@ -180,3 +181,18 @@ def test_a_machine_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(StorageError) as caught:
         consolidate(parts.lab.home, machine="nobody")
     assert caught.value.kind is ErrorKind.NOT_FOUND
+
+
+def test_the_command_tells_what_is_gone_and_what_is_left(tmp_path: Path) -> None:
+    parts = Fixture(tmp_path)
+    parts.lab.delete(parts.vm, parts.shots[1])
+    top = parts.lab.media[parts.lab.medium_at(parts.vm, SLOT)]
+    with drivebay.open(top.path, search=[one.path for one in parts.lab.media.values()]):
+        told = drivebay_json("--home", parts.lab.home.folder, "medium", "tidy", "--json")
+        assert not told["merged"]
+        assert "in use" in told["left"][0]["reason"]
+    told = drivebay_json("--home", parts.lab.home.folder, "medium", "tidy", "--machine", "vm", "--json")
+    assert len(told["merged"]) == 1
+    assert not os.path.exists(told["merged"][0]["gone"])
+    assert os.path.exists(told["merged"][0]["into"])
+    assert not told["left"]

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from drivebay.cli.confirmation import Yes, confirm
+from drivebay.cli.home import chosen_home
 from drivebay.cli.medium import MediumName, opened, tell
 from drivebay.cli.medium import app as app  # with the verbs of both modules
 from drivebay.cli.options import Json
-from drivebay.cli.output import console, print_json
+from drivebay.cli.output import console, plain, print_json, progress_bar
 from drivebay.service.sizes import format_size
 
 if TYPE_CHECKING:
@@ -84,6 +85,31 @@ def empty_trash(
         print_json([entry.label for entry in gone])
     else:
         console().print(f"removed {len(gone)} from the trash")
+
+
+@app.command()
+def tidy(
+    context: typer.Context,
+    machine: Annotated[
+        str | None, typer.Option("--machine", metavar="MACHINE", help="Only the images of this one.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Merge or remove images that no state of a machine uses any more."""
+    from drivebay.service.merging import consolidate
+
+    with progress_bar("merging") as progress:
+        done = consolidate(chosen_home(context), progress, machine)
+    if as_json:
+        merged = [{"gone": one.gone.path, "into": one.kept.path if one.kept else None} for one in done.merged]
+        left = [{"path": one.medium.path, "reason": one.reason} for one in done.left]
+        print_json({"merged": merged, "left": left})
+        return
+    for one in done.merged:
+        into = f", merged into {plain(one.kept.path)}" if one.kept else ""
+        console().print(f"removed {plain(one.gone.path)}{into}")
+    for each in done.left:
+        console().print(f"left for later: {plain(each.reason)}")
 
 
 @app.command()
