@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -206,6 +207,20 @@ def test_e29_close_and_delete_a_parent(registry: Registry, base: Medium) -> None
         with pytest.raises(StorageError, match=r"child\.vdi") as error:
             action(registry, base.path)
         assert error.value.kind is ErrorKind.IN_USE
+
+
+def test_e30_a_device_is_not_deleted_or_moved(
+    registry: Registry, base: Medium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stat.S_ISBLK", lambda mode: stat.S_ISREG(mode))  # no test may make a device
+    for action in (
+        lambda: deletion.delete_medium(registry, base.path),
+        lambda: moving.move_medium(registry, base.path, "new"),
+    ):
+        with pytest.raises(StorageError, match="block device") as error:
+            action()
+        assert error.value.kind is ErrorKind.UNSUPPORTED
+    assert os.path.exists(base.path)
 
 
 def test_e31_a_locked_medium(registry: Registry, base: Medium) -> None:
