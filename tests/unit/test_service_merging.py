@@ -15,6 +15,7 @@ from drivebay.errors import ErrorKind, StorageError
 from drivebay.machines.model import MachineState, Slot
 from drivebay.machines.store import save
 from drivebay.registry.database import open_registry
+from drivebay.registry.medium import MediumType
 from drivebay.service import merging
 from drivebay.service.merging import consolidate
 from drivebay.service.runtime.saved_state import StateHeader, read_header, write_header
@@ -174,6 +175,22 @@ def test_a_saved_guest_goes_on_with_the_merged_image(tmp_path: Path) -> None:
     parts.check(before, 1)
     assert lab.medium_at(vm, SLOT) == named("disk")
     assert read_header(str(state)).disks == {"SATA:1:0": ["of another one"]}
+
+
+def test_what_must_not_change_is_not_merged(tmp_path: Path) -> None:
+    parts = Fixture(tmp_path)
+    lab = parts.lab
+    for shot in parts.shots:
+        lab.delete(parts.vm, shot)
+    before, media = lab.shown(parts.vm), lab.media
+    top = media[lab.medium_at(parts.vm, SLOT)]
+    lab.set_type(replace(media[named("disk")], type=MediumType.IMMUTABLE))
+    lab.set_type(replace(top, auto_reset=True))
+    consolidate(lab.home)
+    assert lab.shown(parts.vm) == before
+    assert named("disk") in lab.media
+    assert top.uuid in lab.media
+    assert len(lab.media) == 3  # the two in the middle have become one
 
 
 def test_a_machine_that_is_not_there(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from drivebay.machines.store import load
 from drivebay.registry.database import Registry, View, open_registry
 from drivebay.registry.home import Home
 from drivebay.registry.journal import Remove
-from drivebay.registry.medium import MediaTree, Medium
+from drivebay.registry.medium import ALWAYS_DIFFED, MediaTree, Medium
 from drivebay.service.diffs import image_files
 from drivebay.service.merge_records import begin_merge, record_merge
 
@@ -91,11 +91,14 @@ def _wanted(view: View, machine: str | UUID | None) -> list[Medium]:
 
 
 def _is_ready(tree: MediaTree, medium: Medium) -> bool:
-    """An auto-reset child is to forget what it holds: it can't be merged with what it falls back to."""
+    """Whether nothing but one child needs it.
+
+    An auto-reset child is to forget what it holds, and an immutable base must not change: these stay.
+    """
     children = tree.children(medium.uuid)
     if tree.uses_of(medium.uuid) or len(children) > 1:
         return False
-    return not (children and children[0].auto_reset)
+    return not children or not (children[0].auto_reset or medium.type in ALWAYS_DIFFED)
 
 
 def _tidy(registry: Registry, medium: Medium, progress: Progress | None) -> Merged:
