@@ -48,10 +48,15 @@ def test_the_same_files_give_the_same_bytes() -> None:
 
 def test_the_guest_gets_its_modules_in_order_and_its_script(tmp_path: Path) -> None:
     modules = [Module("first", b"1"), Module("second", b"2")]
-    archive = initramfs.build(b"BUSYBOX", modules, disks=3, script="echo @@hello\n")
+    drives = [
+        initramfs.GuestDrive("disk0", "drivebay0"),
+        initramfs.GuestDrive("slot/My NVMe:1:0", "VB 1", namespace=2),
+        initramfs.GuestDrive("slot/Floppy:0:1", unit=1),
+    ]
+    archive = initramfs.build(b"BUSYBOX", modules, drives, "echo @@hello\n")
     # The device node needs privileges to extract: everything else is looked at.
     subprocess.run(
-        ["busybox", "cpio", "-id", "init", "script", "disks", *MEMBERS],
+        ["busybox", "cpio", "-id", "init", "script", "drives", *MEMBERS],
         input=archive,
         cwd=tmp_path,
         check=True,
@@ -60,13 +65,17 @@ def test_the_guest_gets_its_modules_in_order_and_its_script(tmp_path: Path) -> N
     )
     assert (tmp_path / "modules/order").read_text() == "first\nsecond\n"
     assert (tmp_path / "modules/second.ko").read_bytes() == b"2"
-    assert (tmp_path / "disks").read_text() == "3\n"
+    assert (tmp_path / "drives").read_text().splitlines() == [
+        "disk0\tserial\tdrivebay0",
+        "slot/My NVMe:1:0\tnamespace2\tVB 1",
+        "slot/Floppy:0:1\tfloppy\t1",
+    ]
     assert (tmp_path / "script").read_text() == "echo @@hello\n"
     assert (tmp_path / "bin/busybox").read_bytes() == b"BUSYBOX"
     assert (tmp_path / "init").stat().st_mode & stat.S_IXUSR
 
 
 def test_init_is_a_script_without_syntax_errors(tmp_path: Path) -> None:
-    archive = initramfs.build(b"", [], disks=0, script="")
+    archive = initramfs.build(b"", [], [], "")
     subprocess.run(["busybox", "cpio", "-i", "init"], input=archive, cwd=tmp_path, check=True, timeout=60)
     subprocess.run(["busybox", "sh", "-n", tmp_path / "init"], check=True, timeout=60)

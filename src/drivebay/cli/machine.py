@@ -33,6 +33,10 @@ Kernel = Annotated[
 ]
 Initrd = Annotated[str | None, typer.Option("--initrd", metavar="FILE", help="The kernel's initrd.")]
 Append = Annotated[str | None, typer.Option("--append", metavar="TEXT", help="The kernel's command line.")]
+GuestScript = Annotated[
+    str | None,
+    typer.Option("--guest-script", metavar="FILE", help="Boot the tiny guest, which runs this; '' for none."),
+]
 NetworkName = Annotated[Network | None, typer.Option("--network", help="user or none (default: none).")]
 Description = Annotated[str | None, typer.Option("--description", metavar="TEXT", help="What it is for.")]
 
@@ -51,6 +55,7 @@ def create(
     kernel: Kernel = None,
     initrd: Initrd = None,
     append: Append = None,
+    guest_script: GuestScript = None,
     network: NetworkName = None,
     description: Description = None,
     as_json: Json = False,
@@ -63,7 +68,7 @@ def create(
         name,
         folder=folder,
         description=description or "",
-        settings=_settings(memory, cpus, firmware, boot, kernel, initrd, append, network),
+        settings=_settings(memory, cpus, firmware, boot, kernel, initrd, append, guest_script, network),
     )
     _tell(made, f"made machine {made.name!r} in {made.folder}", as_json=as_json)
 
@@ -79,6 +84,7 @@ def edit(
     kernel: Kernel = None,
     initrd: Initrd = None,
     append: Append = None,
+    guest_script: GuestScript = None,
     network: NetworkName = None,
     description: Description = None,
     as_json: Json = False,
@@ -86,7 +92,7 @@ def edit(
     """Change a machine's settings; what isn't named stays."""
     from drivebay.service.machines import lifecycle
 
-    settings = _settings(memory, cpus, firmware, boot, kernel, initrd, append, network)
+    settings = _settings(memory, cpus, firmware, boot, kernel, initrd, append, guest_script, network)
     changed = lifecycle.edit_machine(
         chosen_home(context), machine, settings=settings, description=description
     )
@@ -101,9 +107,12 @@ def _settings(
     kernel: str | None,
     initrd: str | None,
     append: str | None,
+    guest_script: str | None,
     network: Network | None,
 ) -> dict[str, Any]:
     """Those that were named, by the names of their fields."""
+    from drivebay.service.machines.guest_script import read_guest_script
+
     order = None if boot is None else tuple(word.strip() for word in boot.split(",") if word.strip())
     given = {
         "memory_mib": memory,
@@ -113,6 +122,7 @@ def _settings(
         "kernel": kernel,
         "initrd": initrd,
         "command_line": append,
+        "guest_script": read_guest_script(guest_script) if guest_script else guest_script,
         "network": network,
     }
     return {name: value for name, value in given.items() if value is not None}

@@ -64,6 +64,9 @@ def _facts(machine: Machine) -> list[str]:
     ]
     if settings.kernel:
         lines.append(plain(f"kernel {settings.kernel} {settings.command_line}".rstrip()))
+    if settings.guest_script:
+        count = len(settings.guest_script.splitlines())
+        lines.append(f"boots the tiny guest, with a script of {count} lines")
     if machine.current is not None:
         changed = ", changed since" if machine.modified else ""
         name = by_uuid(machine, machine.current).name

@@ -36,7 +36,10 @@ class MachineState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What is not storage. ``boot_order``: "floppy", "dvd", "disk", "network"; ``kernel`` boots directly."""
+    """What is not storage. ``boot_order``: "floppy", "dvd", "disk", "network"; ``kernel`` boots directly.
+
+    ``guest_script`` is the text of a shell script: the tiny guest boots, runs it, and powers off.
+    """
 
     memory_mib: int = 512
     cpus: int = 1
@@ -47,6 +50,7 @@ class Settings:
     initrd: str = ""
     command_line: str = ""
     serial_log: bool = True
+    guest_script: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from drivebay.machines.mutability import require_off, with_hardware
 BOOT_DEVICES = ("floppy", "dvd", "disk", "network")
 _MEMORY = range(4, (4 << 20) + 1)  # MiB, as VirtualBox has it
 _CPUS = range(1, 65)
+LONGEST_SCRIPT = 64 << 10  # bytes: it is kept in the machine's file
 
 
 def edit_settings(machine: Machine, **changes: Any) -> Machine:
@@ -35,3 +36,7 @@ def _faults(settings: Settings) -> Iterator[str]:
         yield f"the boot order can't be {','.join(order)[:80]!r}; name each of {known} at most once"
     if not settings.kernel and (settings.initrd or settings.command_line):
         yield "an initrd and a command line are for a kernel that is booted directly; name that with --kernel"
+    if settings.kernel and settings.guest_script:
+        yield "a kernel and the tiny guest can't both boot; take one away: --kernel '' or --guest-script ''"
+    if len(settings.guest_script.encode()) > LONGEST_SCRIPT:
+        yield f"a guest's script has at most {LONGEST_SCRIPT} bytes; have it read the rest from a disk"

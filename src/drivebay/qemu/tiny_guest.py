@@ -35,9 +35,10 @@ from drivebay.errors import ErrorKind, StorageError, from_os_error
 from drivebay.machines.kinds import KINDS, kind_of
 from drivebay.qemu import elf, initramfs, process
 from drivebay.qemu.emulator import Accelerator, accelerator, find_qemu
+from drivebay.qemu.initramfs import GuestDrive
 from drivebay.qemu.kernel import GuestKernel
 from drivebay.qemu.kernel_package import OnStatus, cached_kernel
-from drivebay.qemu.machine import DirectKernel, NbdDisk, arguments
+from drivebay.qemu.machine import DirectKernel, NbdDisk, arguments, serial
 from drivebay.qemu.process import OnLine
 
 KERNEL_VARIABLE = "DRIVEBAY_GUEST_KERNEL"
@@ -106,8 +107,9 @@ class TinyGuest:
         or ``timeout`` seconds have passed; QEMU is gone then.
         """
         modules = self.kernel.modules([*_drivers(disk.controller for disk in disks), *_FILE_SYSTEM_MODULES])
+        drives = [GuestDrive(f"disk{index}", serial(index)) for index in range(len(disks))]
         with tempfile.NamedTemporaryFile(prefix="drivebay-", suffix=".cpio") as file:
-            file.write(initramfs.build(self.busybox, modules, len(disks), script))
+            file.write(initramfs.build(self.busybox, modules, drives, script))
             file.flush()
             command = arguments(
                 disks, self._kernel(file.name), program=self.qemu, accelerator=self.accelerator
@@ -115,14 +117,17 @@ class TinyGuest:
             output = process.run(command, timeout=timeout, on_line=on_line)
         return _succeeded(GuestResult(output.lines, output.seconds, self.accelerator))
 
-    def files(self, folder: Path, script: str, kinds: Iterable[str]) -> DirectKernel:
+    def files(
+        self, folder: Path, script: str, kinds: Iterable[str], drives: Sequence[GuestDrive] = ()
+    ) -> DirectKernel:
         """Write into ``folder`` what a machine needs to boot this guest directly and run ``script``.
 
-        It gets the drivers for these kinds of controllers, and for what a machine has besides disks.
+        It gets the drivers for these kinds of controllers, and for what a machine has besides disks; the
+        script begins when all ``drives`` are there.
         """
         modules = self.kernel.modules([*_drivers(kinds), *_FILE_SYSTEM_MODULES, *_MACHINE_MODULES])
         target = folder / "guest.cpio"
-        target.write_bytes(initramfs.build(self.busybox, modules, 0, script))
+        target.write_bytes(initramfs.build(self.busybox, modules, drives, script))
         return self._kernel(os.fspath(target))
 
     def _kernel(self, initramfs_path: str) -> DirectKernel:

@@ -16,6 +16,7 @@ from drivebay.machines.kinds import kind_of
 from drivebay.machines.model import Controller, Machine, MachineState
 from drivebay.machines.write_modes import reset_plan
 from drivebay.qemu.emulator import find_qemu
+from drivebay.qemu.tiny_guest import TinyGuest
 from drivebay.registry.database import Registry, open_registry
 from drivebay.registry.home import Home
 from drivebay.registry.journal import Remove, Rename
@@ -63,6 +64,8 @@ def _prepare(
             f"machine {machine.name!r} runs already; drivebay machine status shows how",
             operation=_OPERATION,
         )
+    if machine.hardware.settings.guest_script:
+        TinyGuest.prepare(on_status=on_status)  # it may have to fetch a kernel, which is told here
     if options.substitute:
         machine = _accept_substitutes(registry, machine)
     if machine.state is not MachineState.SAVED:

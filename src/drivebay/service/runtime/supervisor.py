@@ -20,6 +20,7 @@ from drivebay.service.runtime import record
 from drivebay.service.runtime.commands import Commands
 from drivebay.service.runtime.control import Control
 from drivebay.service.runtime.drives import Drives
+from drivebay.service.runtime.guest import with_guest
 from drivebay.service.runtime.hypervisor import Hypervisor
 from drivebay.service.runtime.plan import RunPlan
 from drivebay.service.runtime.presence import CONTROL_SOCKET, SupervisorLock, qemu_pid
@@ -146,7 +147,8 @@ class Supervisor:
         if state:
             self.accelerator = state.accelerator
             launch = launch.for_state(state.machine_type, state.accelerator)
-        return machine_arguments(self.machine, self.plan.drives, launch)
+        machine = with_guest(self.machine, self.plan.drives, self.run_folder)
+        return machine_arguments(machine, self.plan.drives, launch)
 
     async def start_worker(self) -> None:
         """Start a worker with the chains that the registry says now."""
