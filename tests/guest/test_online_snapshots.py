@@ -28,14 +28,20 @@ pytestmark = pytest.mark.xdist_group("guest")
 SATA = Slot("SATA", 0)
 SECOND = Slot("SATA", 1)
 THROUGH = Slot("SATA", 2)
-WRITE = "printf {} | dd of=/dev/{} bs=512 seek={} conv=notrunc 2>/dev/null && sync"
-READ = "dd if=/dev/{} bs=512 skip={} count=1 2>/dev/null | tr -d '\\0'"
+# Linux finds the disks in any order: their sizes tell them.
+NAMES = (
+    "for d in /sys/block/sd*; do "
+    "case $(cat $d/size) in 16384) n=system;; 18432) n=data;; *) n=through;; esac; "
+    "ln -s /dev/${d##*/} /tmp/$n; done"
+)
+WRITE = "printf {} | dd of=/tmp/{} bs=512 seek={} conv=notrunc 2>/dev/null && sync"
+READ = "dd if=/tmp/{} bs=512 skip={} count=1 2>/dev/null | tr -d '\\0'"
 # Writes without an end, each write durable and then read back from the disk.
 LOAD = (
     "(i=0; while :; do i=$((i+1)); at=$((i%512+64)); text=$(printf %08d $i); "
-    "printf $text | dd of=/dev/sdb bs=512 seek=$at conv=notrunc,fsync 2>/dev/null; "
+    "printf $text | dd of=/tmp/data bs=512 seek=$at conv=notrunc,fsync 2>/dev/null; "
     "echo 1 > /proc/sys/vm/drop_caches; "
-    "got=$(dd if=/dev/sdb bs=512 skip=$at count=1 2>/dev/null | tr -d '\\0'); "
+    "got=$(dd if=/tmp/data bs=512 skip=$at count=1 2>/dev/null | tr -d '\\0'); "
     "[ $got = $text ] || echo bad > /tmp/bad; echo $i > /tmp/now; mv /tmp/now /tmp/count; done) &"
 )
 
@@ -45,11 +51,11 @@ def bench(guest: TinyGuest) -> Iterator[Bench]:
     folder = Path(tempfile.mkdtemp(prefix="drivebay-"))
     bench = Bench(Home(os.path.realpath(folder / "home")), folder, guest)
     bench.controllers = (Controller("SATA", "IntelAhci", 6, host_io_cache=True),)
-    bench.disk(SATA, "system.vdi")
-    bench.disk(SECOND, "data.qcow2")
+    bench.disk(SATA, "system.vdi", 8 * MIB)
+    bench.disk(SECOND, "data.qcow2", 9 * MIB)
     path = folder / "through.vdi"
-    drivebay.create(path, size=8 * MIB)
-    through = bench.medium(path, size=8 * MIB, kind=MediumType.WRITETHROUGH)
+    drivebay.create(path, size=10 * MIB)
+    through = bench.medium(path, size=10 * MIB, kind=MediumType.WRITETHROUGH)
     bench.attachments.append(Attachment(THROUGH, DeviceType.DISK, through.uuid))
     bench.save()
     try:
@@ -69,15 +75,16 @@ def _chain_of(bench: Bench, slot: Slot) -> list[str]:
 @pytest.mark.timeout(600)
 def test_snapshots_of_a_guest_that_writes_without_an_end(bench: Bench) -> None:
     shell = bench.start()
-    shell.run(WRITE.format("clean", "sda", 1))
-    shell.run(WRITE.format("clean", "sdc", 1))
+    shell.run(NAMES)
+    shell.run(WRITE.format("clean", "system", 1))
+    shell.run(WRITE.format("clean", "through", 1))
     shell.run(LOAD)
     until(lambda: int(shell.run("cat /tmp/count 2>/dev/null || echo 0")) > 5, "the load")
 
     disks = take_snapshot(bench.home, "bench", "disks", memory=False)
     print(f"disks only: {disks.paused * 1000:.1f} ms")
     assert (disks.kind, disks.warnings, disks.paused < 2) == ("disks", (), True)
-    shell.run(WRITE.format("virus", "sda", 1))
+    shell.run(WRITE.format("virus", "system", 1))
     shell.run("echo remembered > /tmp/note")
     online = take_snapshot(bench.home, "bench", "online")
     assert online.memory > MIB
@@ -85,8 +92,8 @@ def test_snapshots_of_a_guest_that_writes_without_an_end(bench: Bench) -> None:
     live = take_snapshot(bench.home, "bench", "live", live=True)
     assert live.paused < online.paused + 1
     print(f"pauses: {disks.paused:.3f} s, {online.paused:.3f} s, {live.paused:.3f} s")
-    shell.run(WRITE.format("worse", "sda", 1))
-    shell.run(WRITE.format("worse", "sdc", 1))
+    shell.run(WRITE.format("worse", "system", 1))
+    shell.run(WRITE.format("worse", "through", 1))
     shell.run("echo forgotten > /tmp/note")
     before = int(shell.run("cat /tmp/count"))
     until(lambda: int(shell.run("cat /tmp/count")) > before + 5, "the load goes on")
@@ -102,7 +109,7 @@ def test_snapshots_of_a_guest_that_writes_without_an_end(bench: Bench) -> None:
     shell = _resumed(bench)
     assert shell.run("cat /tmp/note") == "remembered"
     shell.run("echo 1 > /proc/sys/vm/drop_caches")
-    assert shell.run(READ.format("sda", 1)) == "virus"
+    assert shell.run(READ.format("system", 1)) == "virus"
     before = int(shell.run("cat /tmp/count"))
     until(lambda: int(shell.run("cat /tmp/count")) > before + 5, "the load goes on, from where it was")
     assert shell.run("cat /tmp/bad 2>/dev/null || echo fine") == "fine"
