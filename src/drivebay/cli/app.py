@@ -10,6 +10,7 @@ import drivebay as package
 from drivebay.cli import (
     attach,
     bandwidth,
+    clone,
     content,
     controller,
     create,
@@ -47,6 +48,7 @@ app.add_typer(medium_files.app, name="medium")
 app.command()(doctor.doctor)
 app.command()(doctor.rebuild)
 running.register(machine.app)
+machine.app.command("clone")(clone.clone)
 app.add_typer(machine.app, name="machine")
 app.add_typer(controller.app, name="controller")
 app.add_typer(bandwidth.app, name="bandwidth")
