@@ -21,6 +21,7 @@ from drivebay.registry.home import Home
 from drivebay.registry.medium import MediaTree, Medium
 from drivebay.service import snapshots
 from drivebay.service.diffs import made_diffs, record_diffs
+from drivebay.service.merging import consolidate
 from drivebay.service.runtime.saved_state import StateHeader, write_header
 from support.machines import START, named
 from support.snapshot_model import Content, Lab, State
@@ -138,6 +139,9 @@ class RealLab(Lab):
             name: {at.slot: self.view(tree, at.medium) for at in hardware.attachments if at.medium}
             for name, hardware in states
         }
+
+    def consolidate(self) -> int:
+        return len(consolidate(self.home).merged)
 
     def files(self) -> set[str]:
         """All images and saved states there are."""

@@ -170,7 +170,8 @@ def delete(
         from drivebay.service.merging import consolidate
 
         with progress_bar("merging") as progress:
-            consolidate(home, progress=progress)
+            tidied = consolidate(home, progress=progress, machine=preview.machine.uuid)
+        _warn(tuple(f"{one.medium.path} is merged later: {one.reason}" for one in tidied.left))
     if as_json:
         merges = [_merge_fields(merge) for merge in preview.merges]
         removed = [medium.path for medium in deleted.dropped]
