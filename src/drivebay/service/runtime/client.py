@@ -37,31 +37,43 @@ def connect(home: Home, machine: UUID) -> MachineClient:
     Raises StorageError (STATE) for a machine that doesn't run.
     """
     folder = home.run_folder(machine)
-    if not has_supervisor(folder):
-        if qemu_pid(folder) is None:
-            raise StorageError(
-                ErrorKind.STATE,
-                "this machine does not run; drivebay machine start starts it",
-                operation="reach the machine",
-            )
-        launch(home, machine, {"adopt": True})
-    return MachineClient(_connected(os.path.join(folder, CONTROL_SOCKET)), folder)
-
-
-def _connected(path: str) -> socket.socket:
-    """A connection; a supervisor that has just begun is waited for."""
     deadline = time.monotonic() + _CONNECT_TIMEOUT
     while True:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.settimeout(_ANSWER_TIMEOUT)
+        _require_supervisor(home, machine, folder)
         try:
-            sock.connect(path)
-            return sock
-        except OSError as error:
-            sock.close()
+            return _greeted(folder)
+        except StorageError:  # it has just begun, or is just dying
             if time.monotonic() > deadline:
-                raise _gone(path, f"the machine's supervisor does not answer ({error})") from error
+                raise
         time.sleep(0.05)
+
+
+def _require_supervisor(home: Home, machine: UUID, folder: str) -> None:
+    if has_supervisor(folder):
+        return
+    if qemu_pid(folder) is None:
+        raise StorageError(
+            ErrorKind.STATE,
+            "this machine does not run; drivebay machine start starts it",
+            operation="reach the machine",
+        )
+    launch(home, machine, {"adopt": True})
+
+
+def _greeted(folder: str) -> MachineClient:
+    """A connection that has been answered. Raises StorageError."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    client = MachineClient(sock, folder)
+    try:
+        sock.connect(os.path.join(folder, CONTROL_SOCKET))
+        client.greet()
+    except OSError as error:
+        client.close()
+        raise _gone(folder, f"the machine's supervisor does not answer ({error})") from error
+    except StorageError:
+        client.close()
+        raise
+    return client
 
 
 class MachineClient:
@@ -72,6 +84,10 @@ class MachineClient:
         self._lines = lines(sock)
         self._numbers = itertools.count(1)
         self.run_folder = run_folder
+
+    def greet(self) -> None:
+        """Find out whether the supervisor answers."""
+        self._ask("greet")
 
     def status(self) -> dict[str, Any]:
         """What the machine and each of its disks does; see docs/internals/runtime.md for the fields."""

@@ -32,6 +32,7 @@ class Commands:
         self._own = supervisor
         self._one_at_a_time = asyncio.Lock()
         self._table: dict[str, Callable[[Message], Awaitable[dict[str, Any] | None]]] = {
+            "greet": self._greet,
             "status": self._status,
             "stop": self._stop,
             "kill": self._kill,
@@ -59,6 +60,9 @@ class Commands:
                 operation=_OPERATION,
             )
         return await command(message) or {}
+
+    async def _greet(self, _: Message) -> None:
+        """Being answered is all that is asked."""
 
     async def _status(self, _: Message) -> dict[str, Any]:
         own = self._own

@@ -40,8 +40,10 @@ class SupervisorLock:
         return False
 
     def close(self) -> None:
-        """Give it up."""
-        os.close(self._fd)
+        """Give it up; a second time does nothing."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def has_supervisor(run_folder: str) -> bool:

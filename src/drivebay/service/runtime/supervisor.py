@@ -52,12 +52,12 @@ class Supervisor:
         self.outcome = MachineState.ABORTED
         self.finished = asyncio.Event()
         self.since = time.time()
+        self._lock = SupervisorLock(self.run_folder)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, report: Report) -> None:
         """Start the machine, or adopt it; then supervise it until it has ended. Raises StorageError."""
-        lock = SupervisorLock(self.run_folder)
-        if not lock.take():
+        if not self._lock.take():
             raise StorageError(
                 ErrorKind.IN_USE, "this machine runs already, or is being started", operation="start"
             )
@@ -69,7 +69,7 @@ class Supervisor:
             await self._supervise()
         finally:
             await control.close()
-            lock.close()
+            self._lock.close()
 
     def facts(self) -> dict[str, Any]:
         """What is said of a machine that has just been started."""
@@ -194,6 +194,7 @@ class Supervisor:
             if self.hypervisor.powered_off:
                 self.outcome = MachineState.POWERED_OFF
             await self.record(self.outcome)
+        self._lock.close()  # whoever is told that it has ended may start it again at once
         self.finished.set()
 
     async def _on_event(self, event: dict[str, Any]) -> None:
