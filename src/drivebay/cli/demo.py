@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.table import Table
+from rich.padding import Padding
 
-from drivebay.cli.output import console, plain
-from drivebay.service.sizes import format_size
+from drivebay.cli.output import console, plain, print_wide
 
 if TYPE_CHECKING:
-    from drivebay.model import Extent
+    from drivebay.service.media_state import MediumInfo
 
 
 class Narrator:
@@ -29,17 +28,16 @@ class Narrator:
         """As `Teller.guest`."""
         console().print(f"  [bold yellow]guest:[/] {plain(text)}")
 
-    def extents(self, extents: Sequence[Extent]) -> None:
-        """As `Teller.extents`."""
-        table = Table("start", "length", "state", "offset in child.vdi", box=None, padding=(0, 2))
-        for extent in extents:
-            offset = "" if extent.offset is None else str(extent.offset)
-            table.add_row(str(extent.start), format_size(extent.length), extent.state.value, offset)
-        console().print(table)
+    def media(self, infos: Sequence[MediumInfo]) -> None:
+        """As `Teller.media`."""
+        from drivebay.cli.media_output import media_trees, short_label
+
+        for tree in media_trees(infos, short_label):
+            print_wide(Padding(tree, (0, 0, 0, 4), expand=False))
 
 
 def demo() -> None:
-    """Boot a real guest on a differencing disk, let it catch a virus, and throw the disk away.
+    """Boot a real guest with a normal, an immutable and a write-through disk, and let it catch a virus.
 
     Needs QEMU, a static busybox and mke2fs; takes up to two minutes, and leaves nothing behind.
     """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -63,10 +64,13 @@ def media_table(infos: Sequence[MediumInfo]) -> Table:
     return table
 
 
-def media_trees(infos: Sequence[MediumInfo]) -> list[Tree]:
-    """Each base with its diffs below it; an image whose parent isn't registered counts as a base."""
+def media_trees(infos: Sequence[MediumInfo], label: Callable[[MediumInfo], str] | None = None) -> list[Tree]:
+    """Each base with its diffs below it; an image whose parent isn't registered counts as a base.
+
+    ``label`` gives an image's line in Rich's markup, as `medium_label`, which is the default.
+    """
     by_uuid = {info.medium.uuid: info for info in infos}
-    return [_tree(info, by_uuid) for info in _roots(infos, by_uuid)]
+    return [_tree(info, by_uuid, label or medium_label) for info in _roots(infos, by_uuid)]
 
 
 def tree_fields(infos: Sequence[MediumInfo]) -> list[dict[str, object]]:
@@ -83,20 +87,19 @@ def _roots(infos: Sequence[MediumInfo], by_uuid: Mapping[UUID, MediumInfo]) -> l
     return [info for info in infos if info.medium.parent not in by_uuid]
 
 
-def _tree(root: MediumInfo, by_uuid: Mapping[UUID, MediumInfo]) -> Tree:
-    tree = Tree(medium_label(root), guide_style="dim")
+def _tree(root: MediumInfo, by_uuid: Mapping[UUID, MediumInfo], label: Callable[[MediumInfo], str]) -> Tree:
+    tree = Tree(label(root), guide_style="dim")
     waiting = [(tree, child) for child in root.children]
     while waiting:
         parent, uuid = waiting.pop(0)
         info = by_uuid[uuid]
-        node = parent.add(medium_label(info))
+        node = parent.add(label(info))
         waiting += [(node, child) for child in info.children]
     return tree
 
 
 def medium_label(info: MediumInfo) -> str:
-    """One line on a medium, in Rich's markup; a star marks what a machine writes now."""
-    """A medium in one line of a tree; * marks what a machine reads and writes now."""
+    """A medium in one line of a tree, in Rich's markup; * marks what a machine reads and writes now."""
     medium = info.medium
     mark = "[bold green]*[/] " if info.active else ""
     size = f"{format_size(info.disk_usage)} on disk"
@@ -109,6 +112,15 @@ def medium_label(info: MediumInfo) -> str:
         parts.append(_state(info))
     parts += [f"next start: {plain(_reset(reset.will_reset, reset.because))}" for reset in info.resets]
     return "  ".join(parts)
+
+
+def short_label(info: MediumInfo) -> str:
+    """As `medium_label`, for a narrow tree: the file's name, type, size on disk, and whose state it keeps."""
+    mark = "[bold green]*[/] " if info.active else ""
+    name = plain(os.path.basename(info.medium.path))
+    kept = sorted({name for user in info.users for name in user.snapshots})
+    holds = f"  [dim]snapshot {plain(', '.join(kept))}[/]" if kept and not info.active else ""
+    return f"{mark}[bold]{name}[/]  {_type(info)}  {format_size(info.disk_usage)}{holds}"
 
 
 def _user(user: UserInfo) -> str:

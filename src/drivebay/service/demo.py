@@ -1,52 +1,43 @@
-"""The demo: a real guest catches a virus on a differencing disk, and the disk is thrown away.
+"""The demo: a real guest with a normal, an immutable and a write-through disk catches a virus on all three.
 
-It checks itself: where something is not as told, it raises StorageError.
+A power cycle cleans the immutable disk, restoring a snapshot the normal one, and nothing the write-through
+one. It checks itself, in the guest and from the host: where something is not as told, it raises StorageError.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from uuid import UUID
 
-from drivebay.engine.disk import Disk
 from drivebay.errors import ErrorKind, StorageError
-from drivebay.model import Extent
-from drivebay.qemu import GuestResult, NbdDisk, TinyGuest
+from drivebay.machines.model import Slot
+from drivebay.machines.store import load
+from drivebay.qemu import TinyGuest
+from drivebay.registry.database import open_registry
+from drivebay.registry.home import Home
+from drivebay.registry.medium import MediumType
 from drivebay.service.content import checksum
-from drivebay.service.demo_parts import file_system, served
+from drivebay.service.demo_guest import INFECT, LETTER, LETTER_NAME, LOOK, MODES
+from drivebay.service.demo_parts import boot, file_system, temporary_home, write_content
 from drivebay.service.disks import open_disk
 from drivebay.service.images import create_image
+from drivebay.service.machines.drives import attach
+from drivebay.service.machines.hardware import add_controller
+from drivebay.service.machines.lifecycle import create_machine, edit_machine
+from drivebay.service.machines.request import AttachRequest, Place
+from drivebay.service.media_state import MediumInfo, media_info
+from drivebay.service.options import OpenOptions
 from drivebay.service.sizes import format_size
+from drivebay.service.snapshots import restore_snapshot, take_snapshot
 
-_SIZE = 64 << 20
-_BLOCK = 1 << 20
-_BOOT_TIMEOUT = 120
-_LETTER = "Dear reader, this disk is clean.\n"
-_CHECKPOINT = "letter.txt"
-
-_INFECT = f"""
-mount -t ext4 /dev/disk0 /mnt
-echo "@@says the letter: $(cat /mnt/{_CHECKPOINT})"
-echo "all your files belong to the virus" > /mnt/{_CHECKPOINT}
-dd if=/dev/urandom of=/mnt/virus.bin bs=64k count=48 2>/dev/null
-sync
-echo "@@says the letter now: $(cat /mnt/{_CHECKPOINT})"
-echo "@@infected"
-umount /mnt
-"""
-
-_LOOK = f"""
-mount -t ext4 -o ro /dev/disk0 /mnt
-echo "@@says the letter: $(cat /mnt/{_CHECKPOINT})"
-[ "$(cat /mnt/{_CHECKPOINT})" = "{_LETTER.strip()}" ]
-[ ! -e /mnt/virus.bin ]
-echo "@@clean"
-umount /mnt
-"""
+_SIZE = 32 << 20
+_MACHINE = "patient"
+_SNAPSHOT = "healthy"
+_CONTROLLER = "SATA"
+_CLEAN, _INFECTED = "clean", "infected"
 
 
 class Teller(Protocol):
@@ -61,39 +52,54 @@ class Teller(Protocol):
     def guest(self, text: str) -> None:
         """Something that the guest said."""
 
-    def extents(self, extents: Sequence[Extent]) -> None:
-        """What the active image holds."""
+    def media(self, infos: Sequence[MediumInfo]) -> None:
+        """All images, and what builds on what."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """What all steps share."""
+    """What all steps share. ``healthy`` is the checksum of a clean disk."""
 
-    folder: Path
-    guest: TinyGuest
+    home: Home
+    machine: UUID
+    healthy: str
     teller: Teller
 
-    @property
-    def base(self) -> Path:
-        return self.folder / "base.vdi"
+    def boot(self, script: str, expected: Sequence[str]) -> None:
+        """Run ``script`` in the guest, which must find the disks, in the order of `MODES`, as expected."""
+        edit_machine(self.home, _MACHINE, settings={"guest_script": script})
+        run = boot(self.home, self.machine, self.teller.say)
+        for line in run.marked("says "):
+            self.teller.guest(line)
+        self.teller.say(f"the guest has shut down after {run.seconds:.0f} s")
+        require("end 0" in run.marks, f"the guest's script failed: {run.marks[-3:]}")
+        found = dict(line.split() for line in run.marked("found "))
+        for mode, wanted in zip(MODES, expected, strict=True):
+            require(found.get(mode) == wanted, f"the guest finds the {mode} disk {found.get(mode)}")
 
-    @property
-    def child(self) -> Path:
-        return self.folder / "child.vdi"
+    def check(self, expected: Sequence[str]) -> None:
+        """Compare the disks with a clean one, from the host, and show all images."""
+        for port, (mode, wanted) in enumerate(zip(MODES, expected, strict=True)):
+            is_healthy = self._checksum(port) == self.healthy
+            require(is_healthy == (wanted == _CLEAN), f"the {mode} disk is not {wanted}, seen from the host")
+        states = ", ".join(f"{mode}: {wanted}" for mode, wanted in zip(MODES, expected, strict=True))
+        self.teller.say(f"checksums on the host agree. {states}")
+        self.show()
 
-    def boot(self, script: str) -> GuestResult:
-        """Boot the guest from the child, which a server process of its own serves."""
-        with served(self.child, self.folder / "disk.sock") as url:
-            self.teller.say(f"served by a process of its own: {url}")
-            disk = NbdDisk(self.folder / "disk.sock", controller="ahci")
-            result = self.guest.boot(script, [disk], on_line=self._hear, timeout=_BOOT_TIMEOUT)
-        self.teller.say(f"the guest has shut down after {result.seconds:.0f} s; its writes are flushed")
-        return result
+    def show(self) -> None:
+        """Show all images, and what builds on what."""
+        with open_registry(self.home) as registry, registry.view() as view:
+            self.teller.media(media_info(view))
 
-    def _hear(self, line: str) -> None:
-        _, says, text = line.partition("@@says ")
-        if says:
-            self.teller.guest(text)
+    def _checksum(self, port: int) -> str:
+        """Of what the guest sees on the disk in ``port``."""
+        with open_registry(self.home) as registry, registry.view() as view:
+            attachments = load(view, self.machine).hardware.attachments
+            (medium,) = (at.medium for at in attachments if at.slot == Slot(_CONTROLLER, port))
+            require(medium is not None, f"port {port} is empty")
+            paths = [one.path for one in view.tree.chain(medium)] if medium else []
+        with open_disk(paths[0], OpenOptions(parents=paths[1:])) as disk:
+            return checksum(disk)
 
 
 def run_demo(teller: Teller) -> None:
@@ -102,88 +108,75 @@ def run_demo(teller: Teller) -> None:
     guest = TinyGuest.prepare(on_status=teller.say)
     how = "KVM" if guest.accelerator == "kvm" else "software emulation, for this processor offers no KVM"
     teller.say(f"the guest is a tiny Linux in QEMU; it runs with {how}")
-    with tempfile.TemporaryDirectory(prefix="drivebay-demo-") as folder:
-        stage = _Stage(Path(folder), guest, teller)
-        sum_of_base = _make_base(stage)
-        _make_child(stage)
-        _infect(stage, sum_of_base)
-        _start_again(stage, sum_of_base)
-    teller.chapter("Done: the virus went with the child, and the base never noticed")
+    with temporary_home() as home:
+        stage = _make_machine(home, teller)
+        for step in _STEPS:
+            step(stage)
+    teller.chapter("Done: a restore undoes it, a power cycle undoes it, nothing undoes it - in one machine")
 
 
-def _make_base(stage: _Stage) -> str:
-    stage.teller.chapter("1. A base disk with a small file system")
-    create_image(stage.base, size=_SIZE)
-    content = file_system({_CHECKPOINT: _LETTER}, _SIZE, stage.folder)
-    with open_disk(stage.base, writable=True) as disk:
-        written = _copy(content, disk)
-        digest = checksum(disk)
+def _make_machine(home: Home, teller: Teller) -> _Stage:
+    teller.chapter("1. A machine with three disks, and a snapshot of it")
+    folder = Path(home.folder)
+    folder.mkdir()
+    content = file_system({LETTER_NAME: f"{LETTER}\n"}, _SIZE, folder)
+    machine = create_machine(home, _MACHINE, settings={"guest_script": LOOK, "memory_mib": 192})
+    add_controller(home, _MACHINE, _CONTROLLER, "IntelAhci", ports=len(MODES))
+    for port, (mode, kind) in enumerate(MODES.items()):
+        path = folder / f"{mode}.vdi"
+        healthy = _make_disk(path, content)
+        attach(home, _MACHINE, AttachRequest(Place(_CONTROLLER, port), str(path), type=kind))
+        teller.say(f"{path.name}: {format_size(_SIZE)} with a file system and a letter, {_WRITES[kind]}")
     content.unlink()
-    used = format_size(stage.base.stat().st_size)
-    stage.teller.say(f"base.vdi: a dynamic VDI of {format_size(_SIZE)}; its file has {used}")
-    stage.teller.say(f"{format_size(written)} of ext4 written through drivebay's Python API")
-    stage.teller.say(f"its checksum: {digest[:16]}...")
-    return digest
+    take_snapshot(home, _MACHINE, _SNAPSHOT)
+    teller.say(f"snapshot {_SNAPSHOT!r} is taken; * marks the images that the guest will write:")
+    stage = _Stage(home, machine.uuid, healthy, teller)
+    stage.show()
+    return stage
 
 
-def _copy(content: Path, disk: Disk) -> int:
-    """Write what is not zero of a raw file, in pieces of 64 KiB; the answer is how many bytes that were."""
-    piece, written = 64 << 10, 0
-    with content.open("rb") as file:
-        for offset in range(0, disk.size, piece):
-            data = file.read(piece)
-            if data.count(0) != len(data):
-                disk.write(offset, data)
-                written += len(data)
-    return written
+_WRITES = {
+    MediumType.NORMAL: "normal: what a guest writes can be undone by snapshots",
+    MediumType.IMMUTABLE: "immutable: what a guest writes is forgotten at the next start",
+    MediumType.WRITETHROUGH: "write-through: what a guest writes stays, snapshots or not",
+}
 
 
-def _make_child(stage: _Stage) -> None:
-    create_image(stage.child, parent=stage.base)
-    stage.teller.say(f"child.vdi: a differencing VDI on it, {_allocated(stage.child)} blocks of its own")
+def _make_disk(path: Path, content: Path) -> str:
+    """A dynamic VDI with ``content``; its checksum."""
+    create_image(path, size=_SIZE)
+    with open_disk(path, writable=True) as disk:
+        write_content(disk, content)
+        return checksum(disk)
 
 
-def _allocated(path: Path) -> int:
-    with open_disk(path) as disk:
-        return sum(extent.length for extent in _own(disk)) // _BLOCK
+def _infect(stage: _Stage) -> None:
+    stage.teller.chapter("2. The guest boots, and catches a virus on all three disks")
+    stage.boot(INFECT, [_CLEAN] * 3)
+    stage.check([_INFECTED] * 3)
 
 
-def _own(disk: Disk) -> list[Extent]:
-    return [extent for extent in disk.extents() if extent.depth == 0]
+def _power_cycle(stage: _Stage) -> None:
+    stage.teller.chapter("3. A power cycle")
+    expected = [_INFECTED, _CLEAN, _INFECTED]
+    stage.boot(LOOK, expected)
+    stage.check(expected)
 
 
-def _infect(stage: _Stage, sum_of_base: str) -> None:
-    stage.teller.chapter("2. A guest boots with the child on SATA (AHCI), and catches a virus")
-    result = stage.boot(_INFECT)
-    _require("infected" in result.marks, "the guest did not say that it was infected")
-    stage.teller.chapter("3. Where did the writes go?")
-    with open_disk(stage.child) as disk:
-        own = _own(disk)
-        infected = checksum(disk)
-    stage.teller.extents(own)
-    _require(bool(own), "the child holds no blocks, although the guest wrote to it")
-    _require(infected != sum_of_base, "the child still shows what the base holds")
-    stage.teller.say(f"drivebay map: {_allocated(stage.child)} blocks of 1 MiB are in child.vdi now")
-    _check_base(stage, sum_of_base)
+def _restore(stage: _Stage) -> None:
+    stage.teller.chapter(f"4. The snapshot {_SNAPSHOT!r} is restored")
+    done = restore_snapshot(stage.home, _MACHINE, _SNAPSHOT)
+    stage.teller.say(f"{len(done.dropped)} images with what came after it are gone, new ones are empty")
+    expected = [_CLEAN, _CLEAN, _INFECTED]
+    stage.boot(LOOK, expected)
+    stage.check(expected)
 
 
-def _check_base(stage: _Stage, sum_of_base: str) -> None:
-    with open_disk(stage.base) as disk:
-        _require(checksum(disk) == sum_of_base, "the base has changed")
-    stage.teller.say(f"base.vdi has not changed: its checksum is still {sum_of_base[:16]}...")
+_STEPS: tuple[Callable[[_Stage], None], ...] = (_infect, _power_cycle, _restore)
 
 
-def _start_again(stage: _Stage, sum_of_base: str) -> None:
-    stage.teller.chapter("4. Throw the child away, make it again, boot again")
-    os.unlink(stage.child)
-    _make_child(stage)
-    result = stage.boot(_LOOK)
-    _require("clean" in result.marks, "the guest did not say that the disk is clean")
-    stage.teller.say("the guest compared the letter and looked for the virus: the disk is clean")
-    _check_base(stage, sum_of_base)
-
-
-def _require(condition: bool, otherwise: str) -> None:
+def require(condition: bool, otherwise: str) -> None:
+    """Whether the story goes as told. Raises StorageError."""
     if not condition:
         raise StorageError(
             ErrorKind.STATE, f"the demo went wrong: {otherwise}; please report it", operation="demo"
