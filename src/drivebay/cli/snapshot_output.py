@@ -12,7 +12,7 @@ from rich.tree import Tree
 from drivebay.cli.home import chosen_home
 from drivebay.cli.machine_options import Machine
 from drivebay.cli.options import Json
-from drivebay.cli.output import console, plain, print_json
+from drivebay.cli.output import console, plain, print_json, print_wide
 from drivebay.cli.snapshot import SnapshotName, snapshot_fields
 from drivebay.cli.snapshot import app as app  # with the verbs of both modules
 from drivebay.service.sizes import format_size
@@ -28,7 +28,7 @@ def list_(context: typer.Context, machine: Machine, as_json: Json = False) -> No
     if as_json:
         print_json([_fields(one) for one in info.snapshots])
     elif info.snapshots:
-        console().print(_table(info))
+        print_wide(_table(info))
     else:
         console().print("no snapshots; drivebay snapshot take makes one")
 
@@ -40,7 +40,7 @@ def tree(context: typer.Context, machine: Machine, as_json: Json = False) -> Non
     if as_json:
         print_json(_branch(info, None))
     else:
-        console().print(_drawn(info))
+        print_wide(_drawn(info))
 
 
 @app.command()

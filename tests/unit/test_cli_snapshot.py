@@ -1,0 +1,67 @@
+"""``drivebay snapshot`` from the command line: what it says, asks and does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from drivebay.cli.app import app
+from drivebay.machines.model import Slot
+from support.machines import medium, named
+from support.real_lab import RealLab
+
+SATA = Slot("SATA", 0)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> RealLab:
+    lab = RealLab(tmp_path)
+    lab.add(medium("disk"))
+    lab.attach(lab.machine("one"), SATA, named("disk"))
+    return lab
+
+
+def _run(lab: RealLab, *words: str) -> str:
+    result = CliRunner().invoke(app, ["--home", lab.home.folder, "snapshot", *words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_a_machines_snapshots_from_the_first_to_the_last(lab: RealLab) -> None:
+    lab.write(named("one"), SATA, 0, 1)
+    taken = json.loads(_run(lab, "take", "one", "clean", "--json"))
+    assert (taken["name"], taken["kind"], taken["online"]) == ("clean", "offline", False)
+    lab.write(named("one"), SATA, 0, 2)
+    _run(lab, "take", "one", "clean", "--unique", "number")
+    drawn = _run(lab, "tree", "one")
+    assert drawn.index(" clean ") < drawn.index(" clean 2 ") < drawn.index("* current state")
+    assert taken["uuid"] in drawn
+    listed = json.loads(_run(lab, "list", "one", "--json"))
+    assert [(one["name"], one["current"]) for one in listed] == [("clean", False), ("clean 2", True)]
+    assert str(named("disk")) in _run(lab, "show", "one", "clean", "--json")
+
+    restored = json.loads(_run(lab, "restore", "one", "clean", "--yes", "--json"))
+    assert len(restored["lost"]) == 1
+    assert lab.shown(named("one"))[None] == {SATA: {0: 1}}
+    _run(lab, "edit", "one", "clean 2", "--name", "infected", "--description", "kept to look at")
+    assert "kept to look at" in _run(lab, "show", "one", "infected")
+
+    deleted = json.loads(_run(lab, "delete", "one", "infected", "--yes", "--json"))
+    assert len(deleted["removed"]) == 1
+    deleted = json.loads(_run(lab, "delete", "one", "clean", "--yes", "--json"))
+    assert [merge["target"] for merge in deleted["merges"]] == [lab.media[named("disk")].path]
+    assert list(lab.media) == [named("disk")]
+    assert lab.shown(named("one")) == {None: {SATA: {0: 1}}}
+    assert "no snapshots" in _run(lab, "list", "one")
+
+
+def test_what_would_be_lost_is_told_before(lab: RealLab) -> None:
+    _run(lab, "take", "one", "clean")
+    for words in (["restore", "one"], ["delete", "one", "clean"]):
+        result = CliRunner().invoke(app, ["--home", lab.home.folder, "snapshot", *words])
+        assert result.exit_code != 0
+        assert "--yes" in str(result.exception or result.output)
+    assert [one.name for one in lab.machines[named("one")].snapshots] == ["clean"]
