@@ -19,9 +19,30 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-def _block(language: str) -> str:
-    (block,) = re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+def _block(heading: str, language: str) -> str:
+    _, found, section = README.partition(f"\n## {heading}\n")
+    assert found, heading
+    (block,) = re.findall(
+        rf"^```{language}\n(.*?)^```$", section.partition("\n## ")[0], re.MULTILINE | re.DOTALL
+    )
     return str(block)
+
+
+def _run(script: str) -> str:
+    """What the commands print; none may fail or complain."""
+    assert len(script.splitlines()) <= 20
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "DRIVEBAY_HOME": f"{os.getcwd()}/home"}
+    done = subprocess.run(
+        ["bash", "-e", "-u", "-o", "pipefail", "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
 
 
 @pytest.fixture
@@ -34,19 +55,8 @@ def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.mark.timeout(120)
 @pytest.mark.usefixtures("folder")
-def test_the_quick_start_runs() -> None:
-    script = _block("sh")
-    assert len(script.splitlines()) <= 20
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        ["bash", "-e", "-u", "-o", "pipefail", "-c", script],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+def test_the_images_commands_run() -> None:
+    printed = _run(_block("Images without machines", "sh"))
     for part in (
         "vdi, differencing",
         "nbd+unix:///child.vdi?socket=",
@@ -54,12 +64,26 @@ def test_the_quick_start_runs() -> None:
         "differ",
         "no errors",
     ):
-        assert part in done.stdout
+        assert part in printed
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.usefixtures("folder")
+def test_the_machines_commands_run() -> None:
+    printed = _run(_block("A machine", "sh"))
+    for part in (
+        "system.vdi",
+        "tools.vdi",
+        "diff of normal",
+        "diff of immutable, auto-reset",
+        "current: clean",
+    ):
+        assert part in printed
 
 
 @pytest.mark.usefixtures("folder")
 def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    exec(compile(_block("python"), "README.md", "exec"), {})
+    exec(compile(_block("From Python", "python"), "README.md", "exec"), {})
     printed = capsys.readouterr().out
     for part in ("zero None", "data child.vdi", "nbd+unix:///child.vdi?socket="):
         assert part in printed
