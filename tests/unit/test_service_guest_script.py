@@ -12,9 +12,10 @@ from drivebay.machines.model import Attachment, Controller, Hardware, Machine, S
 from drivebay.machines.settings import LONGEST_SCRIPT, edit_settings
 from drivebay.qemu.drive import Drive
 from drivebay.qemu.initramfs import GuestDrive
+from drivebay.qemu.tiny_guest import INITRAMFS
 from drivebay.registry.medium import DeviceType
 from drivebay.service.machines.guest_script import read_guest_script
-from drivebay.service.runtime.guest import guest_drives, with_guest
+from drivebay.service.runtime.guest import forget_guest, guest_drives, with_guest
 
 MACHINE = Machine(UUID(int=1), "m", "/m")
 
@@ -49,6 +50,13 @@ def test_drives_are_told_by_what_a_guest_sees_of_them() -> None:
 
 def test_a_machine_without_a_script_stays_as_it_is() -> None:
     assert with_guest(MACHINE, (), "/nowhere") is MACHINE
+
+
+def test_what_a_guest_started_from_is_removed_once(tmp_path: Path) -> None:
+    (tmp_path / INITRAMFS).write_bytes(b"initrd")
+    forget_guest(str(tmp_path))
+    forget_guest(str(tmp_path))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_kernel_and_a_script_exclude_each_other() -> None:

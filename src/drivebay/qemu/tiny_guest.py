@@ -41,6 +41,7 @@ from drivebay.qemu.kernel_package import OnStatus, cached_kernel
 from drivebay.qemu.machine import DirectKernel, NbdDisk, arguments, serial
 from drivebay.qemu.process import OnLine
 
+INITRAMFS = "guest.cpio"
 KERNEL_VARIABLE = "DRIVEBAY_GUEST_KERNEL"
 
 _FILE_SYSTEM_MODULES = ("crc32c_generic", "ext4")
@@ -126,7 +127,7 @@ class TinyGuest:
         script begins when all ``drives`` are there.
         """
         modules = self.kernel.modules([*_drivers(kinds), *_FILE_SYSTEM_MODULES, *_MACHINE_MODULES])
-        target = folder / "guest.cpio"
+        target = folder / INITRAMFS
         target.write_bytes(initramfs.build(self.busybox, modules, drives, script))
         return self._kernel(os.fspath(target))
 

@@ -11,7 +11,7 @@ from drivebay.machines.model import Hardware, Machine
 from drivebay.qemu.devices import controller_of, qemu_kind, serial_of
 from drivebay.qemu.drive import Drive
 from drivebay.qemu.initramfs import GuestDrive
-from drivebay.qemu.tiny_guest import TinyGuest
+from drivebay.qemu.tiny_guest import INITRAMFS, TinyGuest
 from drivebay.registry.medium import DeviceType
 
 
@@ -30,6 +30,11 @@ def with_guest(machine: Machine, drives: Sequence[Drive], folder: str) -> Machin
         settings, kernel=str(files.kernel), initrd=str(files.initramfs), command_line=files.command_line
     )
     return replace(machine, hardware=replace(machine.hardware, settings=booted))
+
+
+def forget_guest(folder: str) -> None:
+    """Remove the initrd from ``folder``, if there is one: a QEMU that has started has mapped it."""
+    Path(folder, INITRAMFS).unlink(missing_ok=True)
 
 
 def guest_drives(hardware: Hardware, drives: Sequence[Drive]) -> Iterable[GuestDrive]:

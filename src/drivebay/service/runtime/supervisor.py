@@ -20,7 +20,7 @@ from drivebay.service.runtime import record
 from drivebay.service.runtime.commands import Commands
 from drivebay.service.runtime.control import Control
 from drivebay.service.runtime.drives import Drives
-from drivebay.service.runtime.guest import with_guest
+from drivebay.service.runtime.guest import forget_guest, with_guest
 from drivebay.service.runtime.hypervisor import Hypervisor
 from drivebay.service.runtime.plan import RunPlan
 from drivebay.service.runtime.presence import CONTROL_SOCKET, SupervisorLock, qemu_pid
@@ -122,6 +122,8 @@ class Supervisor:
         except BaseException:
             await self.work.stop()
             raise
+        finally:
+            forget_guest(self.run_folder)
         await self.record(MachineState.RUNNING)
 
     async def _connect_and_go(self, state_path: str | None) -> None:
