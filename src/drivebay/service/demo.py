@@ -112,7 +112,7 @@ def run_demo(teller: Teller) -> None:
         stage = _make_machine(home, teller)
         for step in _STEPS:
             step(stage)
-    teller.chapter("Done: a restore undoes it, a power cycle undoes it, nothing undoes it - in one machine")
+    teller.chapter("Done: a power cycle cleans the immutable disk, a restore the normal one, nothing the third")
 
 
 def _make_machine(home: Home, teller: Teller) -> _Stage:
