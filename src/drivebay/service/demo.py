@@ -112,7 +112,9 @@ def run_demo(teller: Teller) -> None:
         stage = _make_machine(home, teller)
         for step in _STEPS:
             step(stage)
-    teller.chapter("Done: a power cycle cleans the immutable disk, a restore the normal one, nothing the third")
+    teller.chapter(
+        "Done: a power cycle cleans the immutable disk, a restore the normal one, nothing the third"
+    )
 
 
 def _make_machine(home: Home, teller: Teller) -> _Stage:
