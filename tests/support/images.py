@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from drivebay.blockmap import CreateRequest, FileCut, FileEdit, FileExtent, Format, Layer, ParentLink
+from drivebay.blockmap import CreateRequest, FileEdit, FileExtent, FileReplace, Format, Layer, ParentLink
 from drivebay.chain.candidate import identity_uuid
 from drivebay.chain.image import DESCRIPTOR, image_file
 from drivebay.formats import FORMATS, format_named
@@ -104,8 +104,9 @@ def apply_changes(path: Path, changes: Iterable[FileEdit]) -> None:
 
 def apply_change(fd: int, change: FileEdit) -> None:
     """Make one change to the file in ``fd``."""
-    if isinstance(change, FileCut):
-        os.ftruncate(fd, change.size)
+    if isinstance(change, FileReplace):
+        os.ftruncate(fd, 0)
+        assert os.pwrite(fd, change.data, 0) == len(change.data)
     elif isinstance(change, FileExtent):
         os.ftruncate(fd, max(change.offset + change.length, os.fstat(fd).st_size))
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from drivebay.blockmap import FileCut, FileEdit, FileExtent
+from drivebay.blockmap import FileEdit, FileExtent, FileReplace
 from drivebay.errors import ErrorKind, StorageError
 
 
@@ -42,8 +42,8 @@ def files_made_by(
     files = {name: bytearray(data) for name, data in (before or {"": b""}).items()}
     for change in changes:
         data = files.setdefault(change.file, bytearray())
-        if isinstance(change, FileCut):
-            del data[change.size :]
+        if isinstance(change, FileReplace):
+            data[:] = change.data
             continue
         end = change.offset + (change.length if isinstance(change, FileExtent) else len(change.data))
         data.extend(bytes(max(0, end - len(data))))

@@ -17,7 +17,6 @@ from drivebay.blockmap import (
     Allocator,
     CreateRequest,
     FileChange,
-    FileCut,
     FileEdit,
     FileExtent,
     Files,
@@ -175,7 +174,6 @@ def _edit(files: Files, _layer: Layer, edit: HeaderEdit) -> Iterator[FileEdit]:
         header["uuid"] = str(edit.uuid)
     if edit.parent_path is not None:
         header["parents"] = [edit.parent_path]
-    yield FileCut(HEAD + SIZE)
     for name in header.get("extents", ()):
         yield FileWrite(0, (edit.comment or "").encode(), file=name)
     yield FileWrite(0, toy(**header))

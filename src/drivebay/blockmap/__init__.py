@@ -5,7 +5,7 @@ added here: it becomes a named strategy in the engine.
 """
 
 from drivebay.blockmap.entry import BlockState, Entry, Rule
-from drivebay.blockmap.filechange import FileChange, FileCut, FileEdit, FileExtent, FileWrite
+from drivebay.blockmap.filechange import FileChange, FileEdit, FileExtent, FileReplace, FileWrite
 from drivebay.blockmap.format import (
     CreateRequest,
     Files,
@@ -40,9 +40,9 @@ __all__ = [
     "Entry",
     "Field",
     "FileChange",
-    "FileCut",
     "FileEdit",
     "FileExtent",
+    "FileReplace",
     "FileWrite",
     "Files",
     "Format",

@@ -31,12 +31,15 @@ class FileExtent:
 
 
 @dataclass(frozen=True, slots=True)
-class FileCut:
-    """The file ends at ``size``; what lay behind is gone. Only edits and repairs do this."""
+class FileReplace:
+    """The file's content is ``data`` from now on: after a crash it is the old one or this, whole.
 
-    size: int
+    For small texts, which a write in place could tear; the file is made anew. Only edits do this.
+    """
+
+    data: bytes
     file: str = ""
 
 
 FileChange = FileWrite | FileExtent
-FileEdit = FileChange | FileCut
+FileEdit = FileChange | FileReplace

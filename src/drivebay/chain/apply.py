@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from drivebay.blockmap import FileCut, FileEdit, FileExtent, FileWrite
+from drivebay.blockmap import FileChange, FileExtent, FileWrite
 from drivebay.engine.source import FileSource
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
@@ -13,7 +13,7 @@ Progress = Callable[[int, int], None]  # bytes done, bytes in all
 _RESERVE_STEP = 256 << 20
 
 
-def apply_change(source: FileSource, change: FileEdit, progress: Progress | None = None) -> None:
+def apply_change(source: FileSource, change: FileChange, progress: Progress | None = None) -> None:
     """Make one change; it is not durable before the source is synced. Raises OSError.
 
     ``progress`` is told of the host's space being reserved.
@@ -21,9 +21,6 @@ def apply_change(source: FileSource, change: FileEdit, progress: Progress | None
     match change:
         case FileWrite():
             source.write(change.data, change.offset)
-        case FileCut():
-            os.ftruncate(source.fd, change.size)
-            source.size = change.size
         case FileExtent(reserve=True):
             _reserve(source, change, progress)
         case FileExtent():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from drivebay.blockmap import FileEdit, HeaderEdit, RepairStep
+from drivebay.blockmap import FileEdit, FileReplace, HeaderEdit, RepairStep
 from drivebay.chain.apply import apply_change
 from drivebay.chain.image import OpenedImage
+from drivebay.chain.replacing import replace_content
 from drivebay.engine.source import FileSource
 from drivebay.errors import ErrorKind, StorageError, from_os_error
 
@@ -43,6 +44,9 @@ def _apply(image: OpenedImage, changes: Iterable[FileEdit]) -> None:
     """Each change is durable before the next begins: the format chose their order."""
     for change in changes:
         file = image.files.beside(change.file) if change.file else image.files
+        if isinstance(change, FileReplace):
+            replace_content(file, change.data)
+            continue
         source = FileSource(file.fd, file.path, writable=True)
         try:
             apply_change(source, change)

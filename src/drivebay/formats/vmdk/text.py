@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from drivebay.blockmap import FileCut, FileEdit, FileWrite
+from drivebay.blockmap import FileEdit, FileReplace, FileWrite
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.formats.vmdk.descriptor import Descriptor, Extent
-from drivebay.model import Geometry
+from drivebay.model import SECTOR, Geometry
 
 _BARE = {"version", "CID", "parentCID"}  # written without quotes
 _SPACED = {"ddb.virtualHWVersion"}  # as VMware and VirtualBox write it
@@ -55,17 +55,31 @@ def geometry_settings(geometry: Geometry, prefix: str) -> dict[str, str]:
 def changed(descriptor: Descriptor, settings: Mapping[str, str | None], path: str) -> list[FileEdit]:
     """The edits that give keys new values (``None``: take the line out); every other line stays as it is.
 
-    Raises StorageError (INVALID) where the text doesn't fit into the room that it has.
+    No crash tears a text of the same length, nor one in a file of its own. Raises StorageError (INVALID)
+    where the text doesn't fit into the room that it has.
     """
     text = _replaced(descriptor, settings)
+    if len(text) == len(descriptor.text):
+        parts = _differing(descriptor, text)
+        if descriptor.embedded or len(parts) < 2:
+            return parts
     if not descriptor.embedded:
-        return [FileWrite(0, text), FileCut(len(text))]
+        return [FileReplace(text)]
     if len(text) > descriptor.room:
         message = (
             f"the descriptor would have {len(text)} bytes, but has room for {descriptor.room}; shorten it"
         )
         raise StorageError(ErrorKind.INVALID, message, path=path, offset=descriptor.offset, operation="edit")
     return [FileWrite(descriptor.offset, text.ljust(descriptor.room, b"\0"))]
+
+
+def _differing(descriptor: Descriptor, text: bytes) -> list[FileEdit]:
+    """The sectors of the text that change: a disk writes each of them whole."""
+    return [
+        FileWrite(descriptor.offset + at, part)
+        for at in range(0, len(text), SECTOR)
+        if (part := text[at : at + SECTOR]) != descriptor.text[at : at + SECTOR]
+    ]
 
 
 def _replaced(descriptor: Descriptor, settings: Mapping[str, str | None]) -> bytes:

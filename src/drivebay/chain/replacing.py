@@ -1,0 +1,57 @@
+"""A small file of an image, written anew: after a crash its name leads to the old content or to the new."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+
+from drivebay.chain.apply import sync_folder
+from drivebay.chain.files import ImageFile
+from drivebay.chain.locks import LockMode, lock_file
+from drivebay.engine.source import FileSource
+from drivebay.errors import from_os_error
+
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+
+
+def replace_content(file: ImageFile, data: bytes) -> None:
+    """Let ``file``, opened writable, hold ``data``: a new file takes the old one's name, durably.
+
+    Owner, mode and extended attributes stay. ``file`` is the new one from then on, under the same
+    descriptor, locked all along; who waits for the old one's lock finds that it was replaced. Raises
+    StorageError, with the old content in place.
+    """
+    place = os.path.realpath(file.path)
+    folder, name = os.path.split(place)
+    aside = os.path.join(folder, f".{name[:200]}.{secrets.token_hex(4)}.new")
+    try:
+        fd = os.open(aside, _NEW, 0o600)
+        try:
+            _fill(fd, aside, data, place)
+            os.replace(aside, place)
+            os.dup2(fd, file.fd, inheritable=False)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(aside)
+            raise
+        finally:
+            os.close(fd)
+        sync_folder(folder)
+    except OSError as error:
+        raise from_os_error(error, "replace", path=file.path) from error
+    file.measure()
+
+
+def _fill(fd: int, path: str, data: bytes, like: str) -> None:
+    """The content, all else as of the file ``like``, and a lock, before the file can be found."""
+    source = FileSource(fd, path, writable=True)
+    source.write(data, 0)
+    status = os.stat(like)
+    with contextlib.suppress(PermissionError):  # only root gives files away
+        os.fchown(fd, status.st_uid, status.st_gid)
+    shutil.copystat(like, path)
+    os.utime(fd)
+    lock_file(fd, path, LockMode.WRITE)
+    source.sync()
