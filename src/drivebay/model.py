@@ -101,7 +101,8 @@ class ImageFacts:
     (of formats that have UUIDs), or by ``parent_names``: paths as recorded, the best first, relative ones
     to the image's folder, with Windows paths already turned into ours. ``parent_part`` names the image
     within the parent's file, ``parent_format`` its format if that is recorded. ``content_id`` changes
-    when the content does, in formats without modification UUIDs; a child records its parent's. ``parts``
+    when the content does, in formats without modification UUIDs; a child records its parent's.
+    ``parent_modified`` is when the parent's file was last changed, in seconds since 1970. ``parts``
     are the further images in the file (snapshots). ``details`` holds what only this format has.
     """
 
@@ -123,5 +124,6 @@ class ImageFacts:
     parent_format: str | None = None
     content_id: int | None = None
     parent_content_id: int | None = None
+    parent_modified: int | None = None
     parts: tuple[Part, ...] = ()
     details: Mapping[str, int | str] = field(default_factory=dict)

@@ -84,6 +84,7 @@ class ParentLink:
 
     ``path`` is relative to the new image's folder, ``absolute`` is the whole path; ``content_id`` as in
     `ImageFacts`; ``format`` is the parent's format and ``sector_size`` its logical sectors' size.
+    ``modified`` is when its file was last changed, in seconds since 1970, if it is not being written.
     """
 
     uuid: UUID
@@ -93,6 +94,7 @@ class ParentLink:
     format: str = "raw"
     content_id: int | None = None
     sector_size: int = 512
+    modified: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,7 @@ def _on_parent(
     with open_image(real, parent_format, lock=lock) as image:
         facts = image.layer.facts
         uuid = identity_uuid(facts, image.files.path)
+        modified = int(os.fstat(image.files.fd).st_mtime) if lock else None
     known = lock or facts.modification_uuid == NULL_UUID
     link = ParentLink(
         uuid,
@@ -125,5 +126,6 @@ def _on_parent(
         format=facts.format,
         content_id=facts.content_id,
         sector_size=facts.sector_size,
+        modified=modified,
     )
     return dataclasses.replace(request, size=facts.size, parent=link, pchs=facts.pchs, lchs=facts.lchs)

@@ -62,6 +62,7 @@ def image_fields(one: ImageInfo) -> dict[str, object]:
         "file_size": one.file_size,
         "disk_usage": one.disk_usage,
         "files": one.files,
+        "notes": one.notes,
         **as_json_value(one.facts),
     }
 
@@ -91,6 +92,7 @@ def _table(one: ImageInfo) -> Table:
         "geometry (LCHS)": _geometry(facts.lchs),
     }
     rows |= {name: value for name, value in facts.details.items() if not rows.get(name)}
+    rows["note"] = one.notes
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in rows.items():
         if value not in (None, "", ()):

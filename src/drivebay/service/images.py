@@ -10,9 +10,12 @@ from uuid import UUID, uuid4
 from drivebay import chain
 from drivebay.chain import close_layers, open_chain, open_image, open_layer
 from drivebay.chain.apply import Progress
+from drivebay.chain.candidate import Wanted
+from drivebay.chain.gate import Gate
+from drivebay.chain.parent_time import time_note
 from drivebay.engine.source import OpenedLayer
 from drivebay.errors import ErrorKind, StorageError
-from drivebay.model import Finding, ImageFacts
+from drivebay.model import Finding, ImageFacts, Severity
 from drivebay.service.format_options import read_options
 from drivebay.service.options import DEFAULT, OpenOptions, Path
 from drivebay.service.sizes import parse_size
@@ -22,7 +25,7 @@ from drivebay.service.sizes import parse_size
 class ImageInfo:
     """An image's facts, and the bytes that its files are long (``file_size``) and take (``disk_usage``).
 
-    ``files`` are their paths, the image's own first.
+    ``files`` are their paths, the image's own first; ``notes`` tell what is odd about its parent.
     """
 
     path: str
@@ -30,13 +33,14 @@ class ImageInfo:
     file_size: int
     disk_usage: int
     files: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def image_info(path: Path, options: OpenOptions = DEFAULT) -> ImageInfo:
     """What the image says, its parents aside. Takes no lock: an image in use can be looked at."""
     opened = open_layer(os.fspath(path), options.format, search=options.search, part=options.part, lock=False)
     try:
-        return _info(opened)
+        return _info(opened, options)
     finally:
         close_layers([opened])
 
@@ -51,21 +55,24 @@ def chain_info(path: Path, options: OpenOptions = DEFAULT) -> Sequence[ImageInfo
         allow_stale_parent=options.allow_stale_parent,
         lock=False,
     ) as opened:
-        return [_info(layer) for layer in opened.layers]
+        return [_info(layer, options) for layer in opened.layers]
 
 
-def _info(opened: OpenedLayer) -> ImageInfo:
+def _info(opened: OpenedLayer, options: OpenOptions) -> ImageInfo:
     usage = sum(os.fstat(source.fd).st_blocks * 512 for source in opened.sources)
     files = tuple(source.path for source in opened.sources)
     size = sum(source.size for source in opened.sources)
-    return ImageInfo(files[0], opened.layer.facts, size, usage, files)
+    note = time_note(Wanted(files[0], opened.layer.facts), Gate(options.search))
+    return ImageInfo(files[0], opened.layer.facts, size, usage, files, (note,) if note else ())
 
 
 def check_image(path: Path, options: OpenOptions = DEFAULT) -> Sequence[Finding]:
     """What is wrong with this image; its parents are not needed. Raises StorageError, as opening does."""
     with open_image(os.fspath(path), options.format, search=options.search, part=options.part) as image:
         check = image.format.check
-        return list(check(image.files, image.layer)) if check else []
+        findings = list(check(image.files, image.layer)) if check else []
+        note = time_note(Wanted(image.files.path, image.layer.facts), Gate(options.search))
+    return [*findings, Finding(Severity.NOTE, "parent-modified", note)] if note else findings
 
 
 def create_image(

@@ -26,6 +26,7 @@ from drivebay.formats.vhd.footer import (
     WINDOWS,
     DiskType,
     Footer,
+    file_time,
     timestamp,
 )
 from drivebay.formats.vhd.header import ABSENT, ENTRY_SIZE, HEADER_SIZE, NO_LOCATOR, Header, Locator
@@ -146,7 +147,7 @@ def _header(entries: int, block_size: int, parent: ParentLink | None, paths: lis
         block_size=block_size,
         checksum=0,
         parent_uuid=parent.uuid if parent else NULL_UUID,
-        parent_modified=0,
+        parent_modified=file_time(parent.modified if parent else None),
         reserved=0,
         parent_name=encoded_name(parent.path) if parent else bytes(dynamic.NAME_SIZE),
         locators=tuple(locators + [NO_LOCATOR] * (dynamic.LOCATORS - len(locators))),

@@ -76,6 +76,7 @@ def _parent_changes(files: Files, image: Image, wanted: HeaderEdit) -> list[File
     changes: list[FileEdit] = []
     if header is None or (wanted.parent_uuid is None and wanted.parent_path is None):
         return changes
+    header = replace(header, parent_modified=0)  # it was another file's
     if wanted.parent_uuid is not None:
         header = replace(header, parent_uuid=wanted.parent_uuid)
     if wanted.parent_path is not None:

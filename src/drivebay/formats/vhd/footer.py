@@ -104,6 +104,17 @@ def timestamp(when: datetime) -> int:
     return int((when - _EPOCH).total_seconds()) & 0xFFFFFFFF
 
 
+def file_time(modified: int | None) -> int:
+    """As `timestamp`, of seconds since 1970; 0 ("not recorded") for what the format can't say."""
+    seconds = 0 if modified is None else modified - int(_EPOCH.timestamp())
+    return seconds if 0 < seconds < 1 << 32 else 0
+
+
+def seconds_of(stamp: int) -> int | None:
+    """The seconds since 1970 that a time stamp tells, ``None`` where none is recorded."""
+    return stamp + int(_EPOCH.timestamp()) if stamp else None
+
+
 def moment(seconds: int) -> str:
     """A time stamp for humans; empty where none is recorded."""
     return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%d %H:%M:%S UTC") if seconds else ""

@@ -16,7 +16,7 @@ from drivebay.blockmap import (
     Table,
     WritePlan,
 )
-from drivebay.formats.vhd.footer import FOOTER_SIZE, TEMPORARY_FEATURE, DiskType, Footer, moment
+from drivebay.formats.vhd.footer import FOOTER_SIZE, TEMPORARY_FEATURE, DiskType, Footer, moment, seconds_of
 from drivebay.formats.vhd.header import ABSENT, ENTRY_SIZE, HEADER_SIZE, Header
 from drivebay.formats.vhd.locators import parent_names
 from drivebay.formats.vhd.rules import Image, read_image
@@ -108,6 +108,7 @@ def _facts(files: Files, image: Image) -> ImageFacts:
         parent_uuid=header.parent_uuid if header and differencing else NULL_UUID,
         pchs=_pchs(footer, image.size),
         parent_names=parent_names(files, header) if header and differencing else (),
+        parent_modified=seconds_of(header.parent_modified) if header and differencing else None,
         details=_details(image),
     )
 
