@@ -12,9 +12,11 @@ from drivebay.chain.image import DESCRIPTOR, Access, FileIdentity, OpenedImage
 from drivebay.formats import raw
 from drivebay.model import NULL_UUID, ImageFacts
 
-# Recorded by a new child while its parent is still being written: nothing was copied up yet, so any state of
-# the parent will do. Whoever puts the child on top then records which (`drivebay.chain.link.renew_link`).
+# Recorded by a child while its parent changes in a way that the child need not mind: it is new and holds
+# nothing yet, or its blocks move into the parent. Any state of the parent will do until
+# `drivebay.chain.link.renew_link` records which. The content ID is the last below VMDK's "no parent".
 UNSETTLED = UUID("9d1f3c52-6a0e-4b47-8f0b-1f6de2a7c3b4")
+UNSETTLED_CONTENT = 0xFFFFFFFE
 
 
 class Key(NamedTuple):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from typing import TypeVar
+from uuid import UUID
 
 from drivebay.blockmap import HeaderEdit
-from drivebay.chain.candidate import identity_uuid
+from drivebay.chain.candidate import UNSETTLED, UNSETTLED_CONTENT, identity_uuid
 from drivebay.chain.edit import edit_header
 from drivebay.chain.image import OpenedImage
 from drivebay.chain.resolve import open_image
@@ -31,9 +32,23 @@ def renew_link(child: OpenedImage, parent: str, parent_format: str | None = None
             path=child.files.path,
             operation="put on top",
         )
+    _record(child, facts.modification_uuid, facts.content_id)
+
+
+def unsettle_link(child: OpenedImage) -> None:
+    """Let ``child``, opened writable, take any state of its parent for the right one, until `renew_link`.
+
+    So nothing is stale if the power is cut between a change of the parent and what the child records of it.
+    Raises StorageError.
+    """
+    _record(child, UNSETTLED, UNSETTLED_CONTENT)
+
+
+def _record(child: OpenedImage, modification: UUID, content: int | None) -> None:
+    own = child.layer.facts
     edit = HeaderEdit(
-        parent_modification_uuid=_news(own.parent_modification_uuid, facts.modification_uuid, NULL_UUID),
-        parent_content_id=_news(own.parent_content_id, facts.content_id, None),
+        parent_modification_uuid=_news(own.parent_modification_uuid, modification, NULL_UUID),
+        parent_content_id=_news(own.parent_content_id, content, None),
     )
     if edit != HeaderEdit():
         edit_header(child, edit)
