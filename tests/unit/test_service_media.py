@@ -314,6 +314,19 @@ def test_e54_moving_nowhere(registry: Registry, base: Medium) -> None:
         duplicates.relocate_medium(registry, base.path, base.path)
 
 
+def test_what_a_snapshot_keeps_is_read_only_and_what_it_only_names_is_not(
+    registry: Registry, folder: Path, base: Medium
+) -> None:
+    through = media.create_medium(
+        registry, str(folder / "through.vdi"), size="8M", type=MediumType.WRITETHROUGH
+    )
+    _attach(registry, base, snapshot=True)
+    _attach(registry, through, snapshot=True)
+    with registry.view() as view:
+        why = {info.medium.uuid: info.read_only for info in media_info(view)}
+    assert why == {base.uuid: "a snapshot keeps it", through.uuid: ""}
+
+
 def test_p19_deleting_and_bringing_back(registry: Registry, folder: Path) -> None:
     made = media.create_medium(
         registry, str(folder / "split.vmdk"), size="8M", variant="twoGbMaxExtentFlat", comment="kept"

@@ -14,7 +14,7 @@ from drivebay.chain.lock_state import LockState, lock_state
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.formats import raw
 from drivebay.machines.store import load_all
-from drivebay.machines.write_modes import reset_plan
+from drivebay.machines.write_modes import is_captured, reset_plan
 from drivebay.model import NULL_UUID, ImageFacts
 from drivebay.registry.database import View
 from drivebay.registry.medium import ALWAYS_DIFFED, MediaTree, Medium, MediumType
@@ -161,9 +161,14 @@ def _read_only(tree: MediaTree, medium: Medium) -> str:
         return "other images build on it"
     if medium.type in ALWAYS_DIFFED or medium.type is MediumType.READONLY:
         return f"its type is {medium.type.value}"
-    if any(use.snapshot is not None for use in tree.uses_of(medium.uuid)):
+    if any(use.snapshot is not None for use in tree.uses_of(medium.uuid)) and _is_kept(tree, medium):
         return "a snapshot keeps it"
     return "" if os.access(image_file(medium.path), os.W_OK) else "the file can't be written"
+
+
+def _is_kept(tree: MediaTree, medium: Medium) -> bool:
+    """Snapshots keep the contents of disks that may have diffs, and name the others only (table 6.2)."""
+    return _write_mode(tree, medium) is not None and is_captured(tree, medium)
 
 
 def condition_of(tree: MediaTree, medium: Medium) -> Condition:
