@@ -12,7 +12,7 @@ import pytest
 
 import drivebay
 from drivebay.chain import create_image
-from drivebay.chain.merge import Direction, ImageName, merge
+from drivebay.chain.merge import Direction, ImageName, Manner, merge
 from drivebay.chain.relink import relink
 from drivebay.errors import ErrorKind, StorageError
 from support.variants import KIB, MIB, Kind, child_kinds, writable_kinds
@@ -93,7 +93,7 @@ def test_backward_into_a_base(tmp_path: Path, kind: Kind) -> None:
     family = Family(tmp_path, [base, kind, _SOLID], _size(kind, base))
     top, child, parent = family.paths
     told: list[tuple[int, int]] = []
-    merge(family.names[1:], BACKWARD, progress=lambda *each: told.append(each))
+    merge(family.names[1:], BACKWARD, manner=Manner(lambda *each: told.append(each)))
     assert family.shows(top) == family.content  # nothing is stale
     assert _used(child) == 0
     relink(ImageName(str(top)), ImageName(str(parent)))
@@ -184,10 +184,7 @@ def test_images_in_use_are_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("direction", list(Direction))
-def test_an_interrupted_merge_is_right_and_goes_on(
-    tmp_path: Path, direction: Direction, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("drivebay.chain.merge.BATCH", MIB)
+def test_an_interrupted_merge_is_right_and_goes_on(tmp_path: Path, direction: Direction) -> None:
     family = Family(tmp_path, [_SOLID, _SOLID, _SOLID, _SOLID], 8 * MIB)
     interruptions = 0
 
@@ -197,7 +194,7 @@ def test_an_interrupted_merge_is_right_and_goes_on(
 
     for _ in range(30):
         try:
-            merge(family.names[1:], direction, progress=stop)
+            merge(family.names[1:], direction, manner=Manner(stop, batch=MIB))
         except KeyboardInterrupt:
             interruptions += 1
             assert family.shows(family.paths[0]) == family.content
@@ -222,7 +219,7 @@ def test_where_space_is_scarce_it_takes_one_block(tmp_path: Path, monkeypatch: p
         most = max(most, sum(path.stat().st_blocks * 512 for path in family.paths))
         told.append(done)
 
-    merge(family.names[1:], BACKWARD, progress=watch)
+    merge(family.names[1:], BACKWARD, manner=Manner(watch))
     assert all(after - done <= 512 * KIB for done, after in pairwise(told))
     assert most <= before + 512 * KIB + 64 * KIB
     assert family.shows(family.paths[0]) == family.content

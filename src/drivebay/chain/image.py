@@ -30,7 +30,7 @@ class Access:
 
     Without ``follow`` the image must be no symbolic link; without ``lock`` nothing is locked; with
     ``shared`` others may write it, too. Files in ``held`` are locked already by whoever opens this image,
-    too: one file may hold several images.
+    too: one file may hold several images. ``reading`` is how files are locked that aren't written.
     """
 
     gate: Gate
@@ -39,6 +39,7 @@ class Access:
     shared: bool = False
     follow: bool = True
     held: Collection[FileIdentity] = ()
+    reading: LockMode = LockMode.READ
 
     @property
     def mode(self) -> LockMode:
@@ -47,7 +48,7 @@ class Access:
             return LockMode.NONE
         if self.shared:
             return LockMode.SHARED
-        return LockMode.WRITE if self.writable else LockMode.READ
+        return LockMode.WRITE if self.writable else self.reading
 
 
 def image_file(path: str) -> str:

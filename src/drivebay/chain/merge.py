@@ -6,8 +6,8 @@ above them shows the same, and to merge them again is to go on. Where the host's
 one block.
 
 BACKWARD, the child's blocks go into the parent. Before the first of them, the parent gets the UUID of a new
-modification, and the child records that at once: a power cut between these two writes leaves a child that
-opening calls stale, until the merge is resumed (``resumed``). FORWARD, what the parent has and the child
+modification, and the child records that; in between it takes any state of its parent for the right one, so
+that a power cut leaves nothing stale. FORWARD, what the parent has and the child
 doesn't goes into the child; neither says that it changed, for what it shows is the same.
 
 When `merge` returns, the source holds nothing that counts, but the links are as they were: `relink` the
@@ -19,17 +19,18 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from itertools import groupby
 from typing import NamedTuple
 
 from drivebay.chain.apply import Progress
 from drivebay.chain.candidate import Candidate, Wanted
+from drivebay.chain.files import open_file
 from drivebay.chain.fresh import check_fresh
-from drivebay.chain.link import renew_link
-from drivebay.chain.locks import unlock_file
+from drivebay.chain.link import renew_link, unsettle_link
+from drivebay.chain.locks import LockMode, lock_file, unlock_file
 from drivebay.chain.marking import changed_once, unchanged
-from drivebay.chain.resolve import Chain, open_chain, open_image, open_layer
+from drivebay.chain.resolve import Chain, close_layers, open_chain, open_image, open_layer
 from drivebay.engine.disk import Disk
 from drivebay.engine.source import OpenedLayer
 from drivebay.errors import ErrorKind, StorageError, from_os_error
@@ -42,6 +43,23 @@ _SCARCE = 8  # batches: with less space free, one block at a time
 
 Range = tuple[int, int]  # beginning and end, on the disk
 Hook = Callable[[], AbstractContextManager[object]]
+
+
+class Manner(NamedTuple):
+    """How images are merged.
+
+    ``progress`` is told the bytes done, and those in all; what it raises stops the merge, as an interrupt
+    does, and all stays right. Whatever changes the images happens within ``around()``: one batch of at most
+    ``batch`` bytes each time. Without ``lock`` the caller keeps others away (`kept_for_merging`).
+    """
+
+    progress: Progress = lambda _done, _total: None
+    around: Hook = nullcontext
+    lock: bool = True
+    batch: int = BATCH
+
+
+_OFFLINE = Manner()
 
 
 class Direction(enum.Enum):
@@ -63,21 +81,19 @@ def merge(
     direction: Direction,
     *,
     resumed: bool = False,
-    progress: Progress | None = None,
-    around_drop: Hook = nullcontext,
+    manner: Manner = _OFFLINE,
 ) -> None:
     """Merge the first two images of ``chain`` (the child, its parent, and all that is below).
 
-    ``resumed``: a merge of these two was begun before. ``progress`` is told the bytes done, and those in
-    all; what it raises stops the merge, as an interrupt does, and all stays right. Each drop is done within
-    ``around_drop()``. Raises StorageError: STATE for images that are no parent and child of one size.
+    ``resumed``: a merge of these two was begun before. Raises StorageError: STATE for images that are no
+    parent and child of one size.
     """
     child, parent, *_ = chain
-    _check(child, parent, direction, resumed=resumed)
-    if not _holds_any(child if direction is Direction.BACKWARD else parent):
+    _check(child, parent, direction, resumed=resumed, lock=manner.lock)
+    if not holds_any(child if direction is Direction.BACKWARD else parent, lock=manner.lock):
         return
     merged = _backward if direction is Direction.BACKWARD else _forward
-    merged(chain, progress or _silent, around_drop)
+    merged(chain, manner)
 
 
 @contextmanager
@@ -92,14 +108,27 @@ def kept_empty(image: ImageName) -> Iterator[None]:
         yield
 
 
-def _silent(_done: int, _total: int) -> None:
-    """Progress that nobody wants to know."""
+@contextmanager
+def kept_for_merging(images: Iterable[ImageName]) -> Iterator[None]:
+    """Until the block ends nobody else opens these images, and nobody has them open but for serving them.
+
+    Raises StorageError (IN_USE).
+    """
+    with ExitStack() as stack:
+        for image in images:
+            opened = open_layer(*image, lock=False)
+            close_layers([opened])
+            for source in opened.sources:
+                fd = open_file(source.path, writable=True)  # not as an image: that may replay a log
+                stack.callback(os.close, fd)
+                lock_file(fd, source.path, LockMode.MERGE)
+        yield
 
 
-def _check(child: ImageName, parent: ImageName, direction: Direction, *, resumed: bool) -> None:
-    with open_image(parent.path, parent.format) as image:
+def _check(child: ImageName, parent: ImageName, direction: Direction, *, resumed: bool, lock: bool) -> None:
+    with open_image(parent.path, parent.format, lock=lock) as image:
         candidate = Candidate(image.files.path, image.layer.facts, image.identity, parent.format)
-    with open_image(child.path, child.format) as image:
+    with open_image(child.path, child.format, lock=lock) as image:
         wanted = Wanted(image.files.path, image.layer.facts)
     facts = wanted.facts
     if not facts.differencing or not (wanted.key in candidate.keys or candidate.fits(wanted)):
@@ -120,8 +149,9 @@ def _refused(image: ImageName, what: str) -> StorageError:
     return StorageError(ErrorKind.STATE, what, path=image.path, operation="merge")
 
 
-def _holds_any(image: ImageName) -> bool:
-    with _alone(open_layer(*image)) as disk:
+def holds_any(image: ImageName, *, lock: bool = True) -> bool:
+    """Whether an image says anything by itself. Raises StorageError."""
+    with _alone(open_layer(*image, lock=lock)) as disk:
         return any(extent.state is not ExtentState.UNALLOCATED for extent in disk.extents())
 
 
@@ -138,7 +168,7 @@ def _disk(chain: Chain, *, writable: bool = True) -> Disk:
         raise
 
 
-def _opened(chain: Sequence[ImageName], mark: Callable[[OpenedLayer], OpenedLayer]) -> Chain:
+def _opened(chain: Sequence[ImageName], mark: Callable[[OpenedLayer], OpenedLayer], *, lock: bool) -> Chain:
     """The chain with its top to be written, and marked as ``mark`` has it."""
     top, *parents = chain
     opened = open_chain(
@@ -148,39 +178,46 @@ def _opened(chain: Sequence[ImageName], mark: Callable[[OpenedLayer], OpenedLaye
         parents=[parent.path for parent in parents],
         parent_formats=[parent.format for parent in parents],
         allow_stale_parent=True,  # `_check` has looked at what counts
+        lock=lock,
     )
     return Chain((mark(opened.layers[0]), *opened.layers[1:]))
 
 
-def _backward(chain: Sequence[ImageName], progress: Progress, around_drop: Hook) -> None:
+def _backward(chain: Sequence[ImageName], manner: Manner) -> None:
     child, parent = chain[:2]
-    with _disk(_opened(chain[1:], changed_once)) as target:
-        target.write(0, b"")  # says that it changes
-        with open_image(child.path, child.format, writable=True) as image:
+    with _disk(_opened(chain[1:], changed_once, lock=manner.lock)) as target:
+        with (
+            manner.around(),
+            open_image(child.path, child.format, writable=True, lock=manner.lock) as image,
+        ):
+            unsettle_link(image)
+            target.write(0, b"")  # says that it changes
             renew_link(image, parent.path, parent.format)
-        with _alone(unchanged(open_layer(*child, writable=True)), writable=True) as source:
+        source_layer = unchanged(open_layer(*child, writable=True, lock=manner.lock))
+        with _alone(source_layer, writable=True) as source:
 
             def copy(low: int, high: int) -> None:
                 for extent in list(source.extents(low, high - low)):
                     _put(source, target, extent)
 
-            _Mover(source, target, copy, around_drop).move(progress)
+            _Mover(source, target, copy, manner).move()
 
 
-def _forward(chain: Sequence[ImageName], progress: Progress, around_drop: Hook) -> None:
+def _forward(chain: Sequence[ImageName], manner: Manner) -> None:
     parent = chain[1]
-    opened = _opened(chain, unchanged)
+    opened = _opened(chain, unchanged, lock=manner.lock)
     with _disk(opened) as target:
         for file in opened.layers[1].sources:
             unlock_file(file.fd)  # the source locks it, for writing
-        with _alone(unchanged(open_layer(*parent, writable=True)), writable=True) as source:
+        source_layer = unchanged(open_layer(*parent, writable=True, lock=manner.lock))
+        with _alone(source_layer, writable=True) as source:
 
             def copy(low: int, high: int) -> None:
                 for extent in list(target.extents(low, high - low)):
                     if extent.depth == 1:
                         _put(target, target, extent)
 
-            _Mover(source, target, copy, around_drop).move(progress)
+            _Mover(source, target, copy, manner).move()
 
 
 def _put(source: Disk, target: Disk, extent: Extent) -> None:
@@ -208,19 +245,18 @@ def _put_data(target: Disk, start: int, data: bytes) -> None:
 class _Mover:
     """Moves all that ``source`` holds, with ``copy``, into ``target``."""
 
-    def __init__(
-        self, source: Disk, target: Disk, copy: Callable[[int, int], None], around_drop: Hook
-    ) -> None:
+    def __init__(self, source: Disk, target: Disk, copy: Callable[[int, int], None], manner: Manner) -> None:
         self._source = source
         self._target = target
         self._copy = copy
-        self._around_drop = around_drop
+        self._manner = manner
         self._block = max(source.block_size, target.block_size)
         self._block -= self._block % source.block_size
         self._folder = os.path.dirname(os.path.realpath(target.layers[0].sources[0].path))
 
-    def move(self, progress: Progress) -> None:
+    def move(self) -> None:
         """Batch by batch; at last the blocks that no batch had wholly."""
+        progress = self._manner.progress
         total = sum(high - low for low, high in self._held())
         done = 0
         progress(done, total)
@@ -228,7 +264,8 @@ class _Mover:
             self._move_batch(batch)
             done += sum(high - low for low, high in batch)
             progress(min(done, total), total)
-        self._drop(0, self._source.size)
+        with self._manner.around():
+            self._source.drop(0, self._source.size)
 
     def _held(self) -> Iterator[Range]:
         """What the source holds, in whole blocks of it and in order."""
@@ -250,9 +287,14 @@ class _Mover:
         except OSError as error:
             raise from_os_error(error, "ask for the free space", path=self._folder) from error
         scarce = found.f_bavail * found.f_frsize < _SCARCE * BATCH
-        return self._block if scarce else max(BATCH - BATCH % self._block, self._block)
+        batch = self._manner.batch
+        return self._block if scarce else max(batch - batch % self._block, self._block)
 
     def _move_batch(self, batch: Sequence[Range]) -> None:
+        with self._manner.around():
+            self._move_or_cut(batch)
+
+    def _move_or_cut(self, batch: Sequence[Range]) -> None:
         try:
             self._move(batch)
         except StorageError as error:
@@ -266,11 +308,8 @@ class _Mover:
         for low, high in batch:
             self._copy(low, high)
         self._target.flush()
-        self._drop(batch[0][0], batch[-1][1])
-
-    def _drop(self, low: int, high: int) -> None:
-        with self._around_drop():
-            self._source.drop(low, high - low)
+        low, high = batch[0][0], batch[-1][1]
+        self._source.drop(low, high - low)
 
 
 def _cut(ranges: Iterable[Range], block: int) -> Iterator[Range]:

@@ -12,14 +12,14 @@ from drivebay.chain.resolve import open_image
 from drivebay.model import NULL_UUID, ImageFacts
 
 
-def relink(child: ImageName, parent: ImageName) -> None:
+def relink(child: ImageName, parent: ImageName, *, lock: bool = True) -> None:
     """Record ``parent`` as the parent of ``child``, durably, in all that the child's format records.
 
-    The caller answers for the content. Nothing is written where all of it is recorded already. Raises
-    StorageError.
+    The caller answers for the content, and without ``lock`` for nobody else's writing the child. Nothing is
+    written where all of it is recorded already. Raises StorageError.
     """
     edit = _needed(child, parent)
-    with open_image(child.path, child.format, writable=True) as image:
+    with open_image(child.path, child.format, writable=True, lock=lock) as image:
         if edit != HeaderEdit():
             edit_header(image, edit)
 

@@ -12,6 +12,7 @@ from drivebay.chain.candidate import Candidate, Wanted
 from drivebay.chain.fresh import check_fresh
 from drivebay.chain.gate import Gate
 from drivebay.chain.image import Access, FileIdentity, OpenedImage
+from drivebay.chain.locks import LockMode
 from drivebay.chain.named_parents import NamedParents
 from drivebay.chain.search import ParentSearch
 from drivebay.chain.shareable import shared_layer
@@ -61,6 +62,7 @@ def open_chain(
     shared: bool = False,
     parents: Sequence[str | os.PathLike[str]] | None = None,
     parent_formats: Sequence[str | None] = (),
+    reading: LockMode = LockMode.READ,
 ) -> Chain:
     """Open the image at ``path`` and all its parents, each locked: only the top is ever written.
 
@@ -69,12 +71,14 @@ def open_chain(
     image's own folder. Without ``lock`` nothing is locked, for a look at the headers. With ``shared``
     others may write the top, too (`shared_layer`). ``parents`` are exactly the files of the parents, the
     nearest first, and ``parent_formats`` their formats where their contents shall not decide: nothing is
-    searched, but they must be what the images name. Raises StorageError, and then leaves nothing open.
+    searched, but they must be what the images name. ``reading`` is how images are locked that aren't
+    written. Raises StorageError, and then leaves nothing open.
     """
     gate = Gate([*search, *(parents or ())])
-    layers = _Layers(cache, lock=lock)
+    layers = _Layers(cache, reading if lock else LockMode.NONE)
     try:
-        layers.add_top(os.fspath(path), Access(gate, writable, lock, shared=shared), format_name, part)
+        access = Access(gate, writable, lock, shared=shared, reading=reading)
+        layers.add_top(os.fspath(path), access, format_name, part)
         places = ParentSearch(layers.child.path, gate) if parents is None else None
         named = NamedParents(layers.child.path, gate, parents or (), parent_formats)
         while layers.child.facts.differencing:
@@ -91,12 +95,12 @@ def open_chain(
 class _Layers:
     """The layers opened so far, and what tells that a chain runs in a circle."""
 
-    def __init__(self, cache: CacheMode, *, lock: bool) -> None:
+    def __init__(self, cache: CacheMode, reading: LockMode) -> None:
         self.opened: list[OpenedLayer] = []
         self.seen: dict[tuple[FileIdentity, str], str] = {}
         self._uuids: dict[UUID, str] = {}
         self._cache = cache
-        self._lock = lock
+        self._reading = reading
 
     @property
     def child(self) -> Wanted:
@@ -115,7 +119,8 @@ class _Layers:
         if parent.identity in self.seen:
             raise _broken(child, f"its parent {child.parent} is its own descendant {parent.path}: a loop")
         held = {file for file, _ in self.seen}
-        access = Access(gate, lock=self._lock, follow=False, held=held)
+        lock = self._reading is not LockMode.NONE
+        access = Access(gate, lock=lock, follow=False, held=held, reading=self._reading)
         with OpenedImage(parent.path, access, format_name=parent.format_name, part=parent.part) as image:
             _check_same(parent, image)
             if not allow_stale:

@@ -283,6 +283,15 @@ class Disk:
         with self.quiesce(), self._layering, self._operations.freeze():
             yield
 
+    def settle(self) -> None:
+        """Let the active image's files be as if closed, so that somebody else may change them.
+
+        Only while the disk is frozen, which is to be rebased to layers opened anew before it ends.
+        """
+        self._require_frozen()
+        if self._active is not None:
+            self._active.committer.close()
+
     def push(self, layer: OpenedLayer) -> None:
         """Make an empty layer the active one, while the disk is in use: an online snapshot.
 

@@ -7,12 +7,11 @@ over with the change that takes the emptied image out, so that it is resumed aft
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from uuid import UUID
 
 from drivebay.chain.apply import Progress
-from drivebay.chain.merge import Direction, ImageName, kept_empty, merge
+from drivebay.chain.merge import Direction, Manner, kept_empty, merge
 from drivebay.chain.relink import is_linked, relink
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.machines.document import media_of
@@ -21,10 +20,10 @@ from drivebay.registry.database import Registry, View, open_registry
 from drivebay.registry.home import Home
 from drivebay.registry.journal import Remove
 from drivebay.registry.medium import ALWAYS_DIFFED, MediaTree, Medium
-from drivebay.service.diffs import image_files
+from drivebay.service.diffs import disk_usage, image_files
 from drivebay.service.merge_records import begin_merge, record_merge
-
-_LATER = (ErrorKind.IN_USE,)
+from drivebay.service.online_merging import Pair, Rounds, merge_served, name_of
+from drivebay.service.served import running_with
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +48,7 @@ class Consolidated:
 
     merged: tuple[Merged, ...]
     left: tuple[Left, ...]
+    longest_hold: float = 0.0  # seconds for which a running guest's disks stood still at most
 
 
 def consolidate(
@@ -56,32 +56,41 @@ def consolidate(
 ) -> Consolidated:
     """Merge or remove all images that wait for it, or those of one machine.
 
-    What is in use (a running machine's) is left for later. ``progress`` is told the bytes done and those in
+    Images that running machines serve are merged while those go on (`drivebay.service.online_merging`);
+    what somebody else uses is left for later. ``progress`` is told the bytes done and those in
     all of each merge; it may be interrupted at any time. Raises StorageError where a merge fails: NO_SPACE,
     IO, STATE; all machines still see what they saw, and the next call goes on.
     """
     merged: list[Merged] = []
     left: dict[UUID, Left] = {}
+    rounds = Rounds()
     with open_registry(home) as registry:
         while (medium := _next(registry, machine, left)) is not None:
             try:
-                merged.append(_tidy(registry, medium, progress))
+                done = _tidy(registry, medium, rounds, progress)
+                merged += [] if done is None else [done]
             except StorageError as error:
-                if error.kind not in _LATER:
+                if error.kind is not ErrorKind.IN_USE and error.operation != "worker":
                     raise
                 left[medium.uuid] = Left(medium, str(error))
-    return Consolidated(tuple(merged), tuple(left.values()))
+    return Consolidated(tuple(merged), tuple(left.values()), rounds.longest)
 
 
 def _next(registry: Registry, machine: str | UUID | None, left: dict[UUID, Left]) -> Medium | None:
     with registry.view() as view:
         wanted = _wanted(view, machine)
+        tree = view.tree
         ready = [
             medium
             for medium in wanted
-            if medium.merging and medium.uuid not in left and _is_ready(view.tree, medium)
+            if medium.merging and medium.uuid not in left and _is_ready(tree, medium)
         ]
-    return ready[0] if ready else None
+    return min(ready, key=lambda medium: _is_below_active(tree, medium), default=None)
+
+
+def _is_below_active(tree: MediaTree, medium: Medium) -> bool:
+    """Whether its child is one that a machine may be writing: those come last."""
+    return any(not tree.children(child.uuid) for child in tree.children(medium.uuid))
 
 
 def _wanted(view: View, machine: str | UUID | None) -> list[Medium]:
@@ -101,12 +110,17 @@ def _is_ready(tree: MediaTree, medium: Medium) -> bool:
     return not children or not (children[0].auto_reset or medium.type in ALWAYS_DIFFED)
 
 
-def _tidy(registry: Registry, medium: Medium, progress: Progress | None) -> Merged:
+def _tidy(registry: Registry, medium: Medium, rounds: Rounds, progress: Progress | None) -> Merged | None:
     with registry.view() as view:
         tree = view.tree
+        serving = running_with(view, registry.home, medium.uuid)
     children = tree.children(medium.uuid)
     if not children:
         return _remove(registry, medium)
+    if serving:
+        pair = Pair(tree, medium, children[0])
+        done = merge_served(registry, pair, _direction(medium, children[0]), rounds, progress)
+        return None if done is None else Merged(*done)
     return _merge(registry, tree, medium, children[0], progress)
 
 
@@ -123,16 +137,17 @@ def _merge(
     registry: Registry, tree: MediaTree, parent: Medium, child: Medium, progress: Progress | None
 ) -> Merged:
     begun = begin_merge(registry, parent, child, _direction(parent, child))
-    chain = [_name(medium) for medium in tree.chain(child.uuid)]
+    chain = [name_of(medium) for medium in tree.chain(child.uuid)]
     backward = begun.direction is Direction.BACKWARD
     if backward or not (begun.resumed and is_linked(chain[0], chain[2])):
-        merge(chain, begun.direction, resumed=begun.resumed, progress=progress)
+        manner = Manner() if progress is None else Manner(progress)
+        merge(chain, begun.direction, resumed=begun.resumed, manner=manner)
     gone, kept = (child, parent) if backward else (parent, child)
-    with kept_empty(_name(gone)):
+    with kept_empty(name_of(gone)):
         files = image_files(gone)
         if backward:
             for above in tree.children(child.uuid):
-                relink(_name(above), chain[1])
+                relink(name_of(above), chain[1])
         else:
             relink(chain[0], chain[2])
         with registry.change() as change:
@@ -153,11 +168,7 @@ def _direction(parent: Medium, child: Medium) -> Direction:
 
 
 def _usage(medium: Medium) -> int:
-    return sum(os.stat(path).st_blocks * 512 for path in image_files(medium) if os.path.exists(path))
-
-
-def _name(medium: Medium) -> ImageName:
-    return ImageName(medium.path, medium.format)
+    return disk_usage(image_files(medium))
 
 
 def _changed(medium: Medium) -> StorageError:

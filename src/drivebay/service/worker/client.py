@@ -68,9 +68,13 @@ class WorkerClient:
         named = {export: os.path.abspath(path) for export, path in images.items()}
         return float(self._ask("push", images=named)["paused"])
 
-    def hold(self, exports: Sequence[str]) -> None:
-        """Flush these disks, and let no request be under way or begin until `release`."""
-        self._ask("hold", exports=list(exports))
+    def hold(self, exports: Sequence[str], *, settle: bool = False) -> None:
+        """Flush these disks, and let no request be under way or begin until `release`.
+
+        The images below the active one may be changed then, if `rebase` follows; to ``settle`` the active
+        ones is to allow that for them, too. If this client dies, the worker opens all of them anew.
+        """
+        self._ask("hold", exports=list(exports), settle=settle)
 
     def release(self) -> None:
         """Let the disks go on that this client holds."""

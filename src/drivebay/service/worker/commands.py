@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -50,8 +51,12 @@ class Commands:
             return {"id": number, "error": error_to_json(_internal(error))}
 
     def release(self) -> None:
-        """The connection ends: let go what it holds."""
-        self._slots.release(self._holding)
+        """The connection ends: let go what it holds, unless nobody can tell any more what the disks are."""
+        try:
+            self._slots.release(self._holding, forsaken=True)
+        except Exception:
+            _log.exception("disks were forsaken that can't be opened again; another worker may")
+            os._exit(1)  # without another word to the images
 
     def _command(self, message: Message) -> Callable[[Message], dict[str, Any]]:
         name = message.get("do")
@@ -77,7 +82,8 @@ class Commands:
         return {"paused": self._slots.push(images, self._holding)}
 
     def _hold(self, message: Message) -> dict[str, Any]:
-        self._slots.hold(spec.texts(message.get("exports")), self._holding)
+        exports, settle = spec.texts(message.get("exports")), message.get("settle") is True
+        self._slots.hold(exports, self._holding, settle=settle)
         return {}
 
     def _release(self, message: Message) -> dict[str, Any]:

@@ -25,8 +25,11 @@ def open_disk(spec: DiskSpec) -> Disk:
     return disk
 
 
-def open_spec(spec: DiskSpec, *, lock: bool = True) -> Chain:
-    """The images of ``spec``, and no others. Raises StorageError, and then leaves nothing open."""
+def open_spec(spec: DiskSpec, *, told: bool = False) -> Chain:
+    """The images of ``spec``, and no others. Raises StorageError, and then leaves nothing open.
+
+    Who ``told`` to open just these answers for their content, and they aren't locked yet (`lock_layers`).
+    """
     top, *parents = [name or None for name in spec.formats] or [None]
     return open_chain(
         spec.paths[0],
@@ -34,10 +37,12 @@ def open_spec(spec: DiskSpec, *, lock: bool = True) -> Chain:
         cache=spec.cache,
         format_name=top,
         search=[os.path.dirname(path) for path in spec.paths],
-        lock=lock,
+        lock=not told,
+        allow_stale_parent=told,  # the two records of a merge's beginning may not agree yet
         shared=spec.shared,
         parents=spec.paths[1:],
         parent_formats=parents,
+        reading=LockMode.SERVE,
     )
 
 
@@ -46,7 +51,8 @@ def lock_layers(layers: Iterable[OpenedLayer], spec: DiskSpec, *, top: OpenedLay
     writing = LockMode.SHARED if spec.shared else LockMode.WRITE
     for layer in layers:
         for source in layer.sources:
-            lock_file(source.fd, source.path, writing if spec.writable and layer is top else LockMode.READ)
+            mode = writing if spec.writable and layer is top else LockMode.SERVE
+            lock_file(source.fd, source.path, mode, merging=True)
 
 
 def unlock_layers(layers: Iterable[OpenedLayer]) -> None:

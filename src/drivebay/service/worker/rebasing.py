@@ -15,16 +15,23 @@ from drivebay.service.worker.slot import Slot
 
 
 def rebase(
-    slot: Slot, paths: tuple[str, ...], formats: tuple[str, ...], frozen: AbstractContextManager[None]
+    slot: Slot,
+    paths: tuple[str, ...],
+    formats: tuple[str, ...],
+    frozen: AbstractContextManager[None],
+    *,
+    settled: bool = False,
 ) -> float:
     """Let the disk consist of these images; ``frozen`` freezes it. For how many seconds it was frozen.
 
-    The slot is needed for oneself. Raises StorageError: then nothing has changed.
+    The slot is needed for oneself. Somebody else may have changed the active image of a ``settled`` disk.
+    Raises StorageError: then nothing has changed.
     """
     spec = replace(slot.spec, paths=paths, formats=formats)
-    layers = list(open_spec(spec, lock=False).layers)
+    layers = list(open_spec(spec, told=True).layers)
     try:
-        _keep_top(slot, layers)
+        if not settled:
+            _keep_top(slot, layers)
         started = time.monotonic()
         with frozen:
             _exchange(slot, layers)

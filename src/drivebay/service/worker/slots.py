@@ -26,6 +26,7 @@ class Holding:
     """What one control connection holds; used by that connection's thread only."""
 
     slots: list[Slot] = field(default_factory=list)
+    settled: list[Slot] = field(default_factory=list)  # whose images are to be opened anew
     frozen: ExitStack = field(default_factory=ExitStack)
 
 
@@ -100,10 +101,12 @@ class Slots:
             if slot not in by.slots:
                 slot.disk.flush()  # now, so that little is left when the disk is frozen
                 frozen = self._frozen(slot)
-            return rebase(slot, paths, formats, frozen)
+            paused = rebase(slot, paths, formats, frozen, settled=slot in by.settled)
+            by.settled = [other for other in by.settled if other is not slot]
+            return paused
 
-    def hold(self, exports: Sequence[str], by: Holding) -> None:
-        """Flush and freeze disks until `release`."""
+    def hold(self, exports: Sequence[str], by: Holding, *, settle: bool = False) -> None:
+        """Flush and freeze disks until `release`; ``settle`` lets ``by`` change their active images, too."""
         taken = [slot for slot in self._take(exports, by) if slot not in by.slots]
         try:
             with ExitStack() as stack:
@@ -113,12 +116,21 @@ class Slots:
                     stack.enter_context(self._frozen(slot))
                 by.frozen.push(stack.pop_all())
             by.slots += taken
+            if settle:
+                by.settled += taken
+                for slot in taken:
+                    slot.disk.settle()
         except BaseException:
             self._give_back(taken)
             raise
 
-    def release(self, by: Holding) -> None:
-        """Let all that is held go on."""
+    def release(self, by: Holding, *, forsaken: bool = False) -> None:
+        """Let all that is held go on; whoever has ``forsaken`` it may have changed any image of it."""
+        for slot in by.slots if forsaken else by.settled:
+            rebase(
+                slot, slot.spec.paths, slot.spec.formats, contextlib.nullcontext(), settled=slot in by.settled
+            )
+        by.settled = []
         by.frozen.close()
         self._give_back(by.slots)
         by.slots = []

@@ -1,0 +1,105 @@
+"""A machine that runs as far as its disks are concerned: a worker serves them, and clients write them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+from uuid import UUID
+
+import drivebay
+from drivebay.machines import store
+from drivebay.machines.model import MachineState, Slot
+from drivebay.registry.database import open_registry
+from drivebay.service import online_snapshots
+from drivebay.service.runtime.presence import SupervisorLock
+from drivebay.service.runtime.record import read_machine
+from drivebay.service.snapshots import take_snapshot
+from drivebay.service.worker import WorkerClient, WorkerProcess, start_worker
+from support import workers
+from support.machines import medium, named
+from support.real_lab import RealLab
+
+SLOT = Slot("SATA", 0)
+EXPORT = str(SLOT)
+
+
+class _Client:
+    """What a snapshot without memory needs of a supervisor."""
+
+    def __init__(self, run_folder: str) -> None:
+        self._run_folder = run_folder
+
+    def worker(self) -> WorkerClient:
+        return WorkerClient.connect(self._run_folder)
+
+    def __enter__(self) -> _Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class ServedMachine:
+    """A machine with one disk; `running` serves it, and `restart` does what a supervisor would."""
+
+    def __init__(self, folder: Path, image_format: str = "vdi") -> None:
+        self.lab = RealLab(folder, image_format)
+        self.vm = self.lab.machine("vm")
+        self.lab.add(medium("disk", size=workers.SIZE))
+        self.lab.attach(self.vm, SLOT, named("disk"))
+        self.run_folder = self.lab.home.run_folder(self.vm)
+        self.worker: WorkerProcess
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """The machine runs until the block ends."""
+        lock = SupervisorLock(self.run_folder)
+        assert lock.take()
+        self._record(MachineState.RUNNING)
+        self.restart()
+        try:
+            yield
+        finally:
+            self.worker.stop()
+            lock.close()
+            self._record(MachineState.POWERED_OFF)
+
+    def restart(self) -> None:
+        """Start a worker with what the registry says."""
+        _, plan = read_machine(self.lab.home, self.vm, self.run_folder)
+        self.worker = start_worker(self.run_folder, plan.specs)
+
+    def load(self, seed: int = 1) -> workers.Load:
+        """Writes without an end."""
+        return workers.Load(self.worker, EXPORT, seed)
+
+    def take(self, name: str) -> UUID:
+        """A snapshot of the running machine."""
+        with mock.patch.object(online_snapshots, "connect", return_value=_Client(self.run_folder)):
+            return take_snapshot(self.lab.home, "vm", name, memory=False).snapshot.uuid
+
+    @property
+    def chain(self) -> list[str]:
+        """The disk's images, top first, by the registry."""
+        return [one.path for one in self.lab.tree.chain(self.lab.medium_at(self.vm, SLOT))]
+
+    @property
+    def served(self) -> list[str]:
+        """The same, by the worker."""
+        with self.worker.connect() as client:
+            return list(client.status()[EXPORT]["paths"])
+
+    def check(self, written: Mapping[int, bytes]) -> None:
+        """The disk, which nobody serves any more, holds what was written, and no file is left over."""
+        paths = self.chain
+        with drivebay.open(paths[0], search=paths) as disk:
+            for offset, data in written.items():
+                assert disk.read(offset, len(data)) == data
+        assert self.lab.files() == {one.path for one in self.lab.media.values()}
+
+    def _record(self, state: MachineState) -> None:
+        with open_registry(self.lab.home) as registry, registry.change() as change:
+            store.save(change, replace(store.load(change, self.vm), state=state))
