@@ -17,6 +17,8 @@ from drivebay.chain.edit import edit_header
 from drivebay.engine.source import FileSource
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.model import ImageFacts
+from drivebay.registry.creation import staging_folders, undo_staging
+from support.nobody import open_folder, run_as_nobody
 from support.power_cut import crash_states
 from support.recording import Log, RecordingSource
 
@@ -55,7 +57,19 @@ def _dies_at(step: int, command: Callable[[], None]) -> bool:
 
             return call
 
-        for name in ("open", "fchown", "utime", "replace", "dup2", "close", "fsync", "fdatasync", "pwrite"):
+        for name in (
+            "open",
+            "mkdir",
+            "rmdir",
+            "fchown",
+            "utime",
+            "replace",
+            "dup2",
+            "close",
+            "fsync",
+            "fdatasync",
+            "pwrite",
+        ):
             setattr(os, name, counted(getattr(os, name)))
         try:
             command()
@@ -74,6 +88,9 @@ def test_killed_at_every_call(tmp_path: Path) -> None:
     step = 0
     while _dies_at(step, lambda: _edit(path, comment="new")):
         seen.add(_facts(path).comment)
+        for aside in staging_folders(str(tmp_path)):
+            undo_staging(aside)
+        assert set(os.listdir(tmp_path)) == {"disk-flat.vmdk", "disk.vmdk"}
         path.write_bytes(before)
         step += 1
     assert step > 8
@@ -174,3 +191,22 @@ def test_a_mark_across_two_sectors_is_a_content_id_however_it_is_torn(tmp_path: 
         assert _facts(path).content_id == int(torn.split(b"CID=", 1)[1][:8], 16)
         with drivebay.open(path, writable=True) as disk:
             assert disk.read(0, 4) == b"data"
+
+
+def test_a_folder_that_cannot_be_written_is_named() -> None:
+    with open_folder() as folder:
+        path = _flat(folder)
+        path.chmod(0o666)
+        path.with_name("disk-flat.vmdk").chmod(0o666)
+        done = run_as_nobody(
+            "import drivebay, sys; drivebay.edit(sys.argv[1], comment='c' * 700)",  # all that is lazy
+            """
+try:
+    drivebay.edit(sys.argv[1], comment="new")
+except drivebay.StorageError as error:
+    print(error.path, error.message)
+""",
+            path,
+        )
+        assert done.stdout.startswith(f"{folder} cannot make a new disk.vmdk in its folder"), done
+        assert _facts(path).comment == "c" * 700

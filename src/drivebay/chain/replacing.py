@@ -1,4 +1,7 @@
-"""A small file of an image, written anew: after a crash its name leads to the old content or to the new."""
+"""A small file of an image, written anew: after a crash its name leads to the old content or to the new.
+
+The new file is made in a hidden folder beside its place, as new images are.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import contextlib
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
 
 from drivebay.chain.apply import sync_folder
 from drivebay.chain.files import ImageFile
@@ -25,23 +29,33 @@ def replace_content(file: ImageFile, data: bytes) -> None:
     """
     place = os.path.realpath(file.path)
     folder, name = os.path.split(place)
+    with _hidden_folder(folder, name) as aside:
+        path = os.path.join(aside, name)
+        try:
+            fd = os.open(path, _NEW, 0o600)
+            try:
+                _fill(fd, path, data, place)
+                os.replace(path, place)
+                os.dup2(fd, file.fd, inheritable=False)
+            finally:
+                os.close(fd)
+            sync_folder(folder)
+        except OSError as error:
+            raise from_os_error(error, "replace", path=file.path) from error
+    file.measure()
+
+
+@contextlib.contextmanager
+def _hidden_folder(folder: str, name: str) -> Iterator[str]:
     aside = os.path.join(folder, f".{name[:200]}.{secrets.token_hex(4)}.new")
     try:
-        fd = os.open(aside, _NEW, 0o600)
-        try:
-            _fill(fd, aside, data, place)
-            os.replace(aside, place)
-            os.dup2(fd, file.fd, inheritable=False)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(aside)
-            raise
-        finally:
-            os.close(fd)
-        sync_folder(folder)
+        os.mkdir(aside)
     except OSError as error:
-        raise from_os_error(error, "replace", path=file.path) from error
-    file.measure()
+        raise from_os_error(error, f"make a new {name} in its folder", path=folder) from error
+    try:
+        yield aside
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _fill(fd: int, path: str, data: bytes, like: str) -> None:
