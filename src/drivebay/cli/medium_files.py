@@ -12,7 +12,7 @@ from drivebay.cli.home import chosen_home
 from drivebay.cli.medium import MediumName, opened, tell
 from drivebay.cli.medium import app as app  # with the verbs of both modules
 from drivebay.cli.options import Json
-from drivebay.cli.output import console, plain, print_json, progress_bar
+from drivebay.cli.output import console, plain, print_json, progress_bar, tell_hold
 from drivebay.service.sizes import format_size
 
 if TYPE_CHECKING:
@@ -103,13 +103,14 @@ def tidy(
     if as_json:
         merged = [{"gone": one.gone.path, "into": one.kept.path if one.kept else None} for one in done.merged]
         left = [{"path": one.medium.path, "reason": one.reason} for one in done.left]
-        print_json({"merged": merged, "left": left})
+        print_json({"merged": merged, "left": left, "longest_hold": done.longest_hold})
         return
     for one in done.merged:
         into = f", merged into {plain(one.kept.path)}" if one.kept else ""
         console().print(f"removed {plain(one.gone.path)}{into}")
     for each in done.left:
         console().print(f"left for later: {plain(each.reason)}")
+    tell_hold(done.longest_hold)
 
 
 @app.command()

@@ -97,3 +97,9 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
     with Progress(*columns, console=console(stderr=True), transient=True) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def tell_hold(seconds: float) -> None:
+    """Say for how long a running guest's disks stood still at a time while images were merged."""
+    if seconds:
+        console().print(f"the running guest's disks were held for {seconds * 1000:.0f} ms at most")

@@ -10,7 +10,7 @@ from drivebay.cli.confirmation import Yes, confirm
 from drivebay.cli.home import chosen_home
 from drivebay.cli.machine_options import Machine
 from drivebay.cli.options import Json
-from drivebay.cli.output import console, plain, print_json, progress_bar
+from drivebay.cli.output import console, plain, print_json, progress_bar, tell_hold
 from drivebay.machines.snapshot_names import UniqueName
 from drivebay.service.sizes import format_size
 
@@ -166,19 +166,22 @@ def delete(
     preview = preview_delete(home, machine, snapshot)
     confirm(_deleting(preview), yes=yes)
     deleted = delete_snapshot(home, str(preview.machine.uuid), str(preview.snapshot.uuid))
+    hold = 0.0
     if not later:
         from drivebay.service.merging import consolidate
 
         with progress_bar("merging") as progress:
             tidied = consolidate(home, progress=progress, machine=preview.machine.uuid)
         _warn(tuple(f"{one.medium.path} is merged later: {one.reason}" for one in tidied.left))
+        hold = tidied.longest_hold
     if as_json:
         merges = [_merge_fields(merge) for merge in preview.merges]
         removed = [medium.path for medium in deleted.dropped]
-        steps = {"merges": merges, "removed": removed, "freed": preview.freed}
+        steps = {"merges": merges, "removed": removed, "freed": preview.freed, "longest_hold": hold}
         print_json({**snapshot_fields(deleted.snapshot), **steps})
     else:
         console().print(f"deleted snapshot {plain(deleted.snapshot.name)}")
+        tell_hold(hold)
 
 
 def _deleting(preview: DeletePreview) -> str:

@@ -13,7 +13,7 @@ from drivebay.chain.merge import Direction
 from drivebay.machines.model import Hardware, Machine
 from drivebay.machines.store import load, refresh, save
 from drivebay.registry import schema
-from drivebay.registry.database import Change, Registry
+from drivebay.registry.database import Change, Registry, View
 from drivebay.registry.medium import Medium
 
 _KIND = "merge"
@@ -43,6 +43,14 @@ def begin_merge(registry: Registry, parent: Medium, child: Medium, direction: Di
         key = change.connection.execute(insert(table).values(row)).inserted_primary_key
     assert key is not None
     return Begun(key[0], direction, resumed=False)
+
+
+def merges_begun(view: View) -> list[tuple[Medium, Medium]]:
+    """Parent and child of all merges that are begun and not over."""
+    table, media = schema.jobs, view.tree.media
+    rows = view.connection.execute(select(table.c.payload).where(table.c.kind == _KIND))
+    pairs = [[UUID(each) for each in json.loads(payload)["media"]] for (payload,) in rows]
+    return [(media[parent], media[child]) for parent, child in pairs if parent in media and child in media]
 
 
 def record_merge(change: Change, begun: Begun, *, kept: Medium, gone: Medium) -> Medium:

@@ -12,6 +12,7 @@ from drivebay.machines.model import Machine, MachineState, Slot
 from drivebay.registry.database import open_registry
 from drivebay.registry.home import Home
 from drivebay.registry.journal import Remove
+from drivebay.service.merge_links import restore_links
 from drivebay.service.runtime.plan import RunPlan, plan_run
 
 
@@ -19,6 +20,7 @@ def read_machine(home: Home, uuid: UUID, run_folder: str) -> tuple[Machine, RunP
     """The machine as the registry has it now, and what it needs to run."""
     with open_registry(home) as registry, registry.view() as view:
         machine = store.load(view, uuid)
+        restore_links(view, machine)
         return machine, plan_run(machine, view.tree, run_folder)
 
 

@@ -1,0 +1,95 @@
+"""Merges of served images whose process, or whose worker, is killed; a client verifies all it has written."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from drivebay.service.merging import consolidate
+from support.served_machine import ServedMachine, StubbornLoad
+
+KILLS = 6
+TIDY = (
+    "import sys; from drivebay.registry.home import Home; from drivebay.service.merging import consolidate; "
+)
+
+
+def _tidy(machine: ServedMachine) -> subprocess.Popen[bytes]:
+    """A process that merges, at last."""
+    code = TIDY + "print(flush=True); consolidate(Home(sys.argv[1]))"
+    process = subprocess.Popen([sys.executable, "-c", code, machine.lab.home.folder], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    with process.stdout as pipe:
+        pipe.readline()
+    return process
+
+
+def _until_it_writes(load: StubbornLoad, more: int = 30) -> None:
+    begin, deadline = load.rounds, time.monotonic() + 60
+    while load.rounds < begin + more:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def _with_snapshots(machine: ServedMachine, load: StubbornLoad) -> None:
+    """Three snapshots, of which the oldest and the newest are deleted."""
+    shots = []
+    for number in range(3):
+        _until_it_writes(load)
+        shots.append(machine.take(f"s{number}"))
+    _until_it_writes(load)
+    machine.lab.delete(machine.vm, shots[0])
+    machine.lab.delete(machine.vm, shots[2])
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("image_format", ["vdi", "vhdx", "qcow2"])
+def test_the_merging_process_is_killed(tmp_path: Path, image_format: str) -> None:
+    chance = random.Random(image_format)
+    machine = ServedMachine(tmp_path, image_format)
+    with machine.running():
+        load = StubbornLoad(machine.nbd_socket)
+        _with_snapshots(machine, load)
+        for _ in range(KILLS):
+            process = _tidy(machine)
+            time.sleep(chance.uniform(0, 1.5))
+            process.kill()
+            process.wait()
+            _until_it_writes(load)
+        done = consolidate(machine.lab.home)
+        _until_it_writes(load)
+        written = load.stop()
+        assert not done.left
+        assert machine.worker.poll() in (None, 1)
+    consolidate(machine.lab.home)
+    assert len(machine.chain) == 2
+    machine.check(written)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("image_format", ["vdi", "vmdk", "qcow2"])
+def test_the_worker_is_killed(tmp_path: Path, image_format: str) -> None:
+    chance = random.Random(image_format)
+    machine = ServedMachine(tmp_path, image_format)
+    with machine.running():
+        load = StubbornLoad(machine.nbd_socket)
+        _with_snapshots(machine, load)
+        for _ in range(KILLS):
+            process = _tidy(machine)
+            time.sleep(chance.uniform(0, 1.5))
+            machine.worker.process.kill()
+            machine.worker.process.wait()
+            machine.restart()
+            _until_it_writes(load)
+            process.wait()
+        done = consolidate(machine.lab.home)
+        written = load.stop()
+        assert not done.left
+    consolidate(machine.lab.home)
+    assert len(machine.chain) == 2
+    machine.check(written)
