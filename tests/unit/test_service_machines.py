@@ -16,7 +16,7 @@ import drivebay
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.machines.document import document_path, from_document, from_text
 from drivebay.machines.model import Machine, MachineState, Slot
-from drivebay.machines.store import load, save
+from drivebay.machines.store import delete_machine, load, save
 from drivebay.registry.database import open_registry
 from drivebay.registry.home import Home
 from drivebay.registry.medium import DeviceType, MediaTree, MediumType
@@ -123,7 +123,7 @@ def test_a_machine_that_is_recorded_as_running_was_aborted_if_nothing_runs(home:
     assert read(home, "vm").state is MachineState.ABORTED
 
 
-def test_renaming_takes_folder_and_images_along(home: Home, vm: Machine) -> None:
+def test_e65_renaming_takes_the_snapshot_folder_and_its_images_along(home: Home, vm: Machine) -> None:
     path = image(vm.folder)
     attach(home, "vm", AttachRequest(medium=path))
     take_snapshot(home, "vm", "one")
@@ -156,6 +156,14 @@ def test_unknown_keys_of_a_machine_file_stay(home: Home, vm: Machine) -> None:
 
 def test_e4_an_unknown_machine(home: Home) -> None:
     refusal(ErrorKind.NOT_FOUND, "machine list", lifecycle.edit_machine, home, "vm")
+
+
+def test_e10_nothing_is_attached_to_a_machine_that_is_not_registered(home: Home, vm: Machine) -> None:
+    path = image(vm.folder)
+    with open_registry(home, durable=False) as registry, registry.change() as change:
+        delete_machine(change, vm)
+    refusal(ErrorKind.NOT_FOUND, "no machine", attach, home, "vm", AttachRequest(medium=path))
+    assert not tree_of(home).media
 
 
 def test_an_image_is_registered_and_attached_as_it_is(home: Home, vm: Machine) -> None:

@@ -8,6 +8,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -60,11 +61,36 @@ def _state(registry: Registry, medium: Medium) -> tuple[MediumState, str]:
     return info.condition.state, info.condition.reason
 
 
-def test_e18_e19_impossible_sizes_and_formats(registry: Registry, folder: Path) -> None:
-    for wrong in ({"size": "-1"}, {"size": "0"}, {"size": "8M", "format": "nonsense"}):
+def test_e18_impossible_sizes_and_formats(registry: Registry, folder: Path) -> None:
+    wanted: list[dict[str, Any]] = [{"size": "-1"}, {"size": "8M", "format": "nonsense"}]
+    for wrong in wanted:
         with pytest.raises(StorageError) as error:
             media.create_medium(registry, str(folder / "new.vdi"), **wrong)
         assert error.value.kind is ErrorKind.INVALID
+    assert not list(folder.iterdir())
+    with registry.view() as view:
+        assert not view.tree.media
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("zero.vdi", {"size": "0"}),
+        ("unaligned.vdi", {"size": str((8 << 20) + 1)}),
+        ("unaligned.img", {"size": "1000"}),
+        ("small.vdi", {"size": "512"}),
+        ("large.vhd", {"size": "3T"}),
+        ("large.vhdx", {"size": "65T"}),
+        ("huge.qcow2", {"size": "16E"}),
+        ("alone.vdi", {"size": "8M", "variant": "differencing"}),
+    ],
+)
+def test_e19_sizes_and_variants_that_a_format_cannot_have(
+    registry: Registry, folder: Path, name: str, wanted: dict[str, Any]
+) -> None:
+    with pytest.raises(StorageError, match=r"; (give|use|name|leave) |parent") as error:
+        media.create_medium(registry, str(folder / name), **wanted)
+    assert error.value.kind is ErrorKind.INVALID
     assert not list(folder.iterdir())
     with registry.view() as view:
         assert not view.tree.media

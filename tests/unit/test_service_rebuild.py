@@ -21,6 +21,7 @@ from drivebay.registry.medium import MediumType
 from drivebay.service import media
 from drivebay.service.doctor import examine, fix
 from drivebay.service.images import create_image
+from drivebay.service.machines import lifecycle
 from drivebay.service.machines.drives import attach
 from drivebay.service.machines.hardware import add_controller
 from drivebay.service.machines.lifecycle import create_machine
@@ -110,6 +111,20 @@ def test_a_damaged_machine_file_is_told_and_left_out(tmp_path: Path) -> None:
     report = rebuild_registry(home, [str(tmp_path)])
     assert report.machines == 0
     assert any("no JSON" in note for note in report.notes)
+
+
+def test_e66_a_copied_machine_file_is_no_second_machine(tmp_path: Path) -> None:
+    home = _build(tmp_path)
+    before = lifecycle.list_machines(home)
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    shutil.copy(Path(home.machines, "box", "box.drivebay"), copy)
+    report = rebuild_registry(home, [str(tmp_path)])
+    assert report.machines == 1
+    (note,) = report.notes
+    assert "is the same machine as in" in note
+    assert str(copy) in note
+    assert [one.uuid for one in lifecycle.list_machines(home)] == [one.uuid for one in before]
 
 
 def test_doctor_finds_each_disagreement(tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def test_a_plan_has_the_exact_chain_and_how_each_image_is_opened(folder: Path) -
     assert [drive.export for drive in plan.drives] == ["SATA:0:0", "IDE:1:1", None]
 
 
-def test_a_cd_that_cannot_be_read_is_a_warning_and_a_disk_an_error_e62(folder: Path) -> None:
+def test_e62_a_cd_that_cannot_be_read_is_a_warning_and_a_disk_an_error(folder: Path) -> None:
     cd = Medium(uuid4(), str(folder / "none.iso"), "raw", DeviceType.DVD, MediumType.READONLY)
     hd = Medium(uuid4(), str(folder / "none.vdi"), "vdi")
     tree = MediaTree.of([cd, hd])

@@ -296,7 +296,7 @@ def tiny(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-def test_a_full_host_is_told_as_such_and_writes_go_on_when_there_is_room(
+def test_e67_a_full_host_is_told_as_such_and_writes_go_on_when_there_is_room(
     tiny: Path, worker: WorkerProcess, client: WorkerClient
 ) -> None:
     client.open(new_disk(tiny / "full.vdi", "full"))
