@@ -12,6 +12,7 @@ import pytest
 
 import drivebay as package
 from drivebay.chain import image, open_chain
+from drivebay.chain.locks import LockMode
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.model import Severity
 from support.command import drivebay, drivebay_json, failure
@@ -88,10 +89,10 @@ def test_who_opened_the_old_descriptor_is_told(disk: Path, monkeypatch: pytest.M
     """He got it before the snapshot, and its lock after: what he would write is an earlier state by now."""
     lock = image.lock_file
 
-    def late(fd: int, path: str, *, exclusive: bool) -> None:
+    def late(fd: int, path: str, mode: LockMode) -> None:
         monkeypatch.setattr(image, "lock_file", lock)
         package.create(disk, parent=disk)
-        lock(fd, path, exclusive=exclusive)
+        lock(fd, path, mode)
 
     monkeypatch.setattr(image, "lock_file", late)
     with pytest.raises(StorageError, match="somebody replaced this file") as caught:
