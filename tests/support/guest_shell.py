@@ -91,6 +91,7 @@ class Bench:
     attachments: list[Attachment] = field(default_factory=list)
     media: list[Medium] = field(default_factory=list)
     uuid: UUID = field(default_factory=uuid4)
+    name: str = "bench"
     settings: Settings = field(default_factory=Settings)
     shells: list[Shell] = field(default_factory=list)
 
@@ -130,7 +131,7 @@ class Bench:
             self._boot_directly()
         machine = Machine(
             self.uuid,
-            "bench",
+            self.name,
             str(self.folder / "machine"),
             Hardware(self.settings, self.controllers, tuple(self.attachments)),
         )

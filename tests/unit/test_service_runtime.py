@@ -69,7 +69,9 @@ def disk(folder: Path, name: str, parent: Medium | None = None, **fields: Any) -
     else:
         drivebay.create(path, parent=parent.path)
     uuid = facts_of(str(path), "").uuid
-    return Medium(uuid, str(path), "vdi", parent=parent and parent.uuid, size=4 * MIB, **fields)
+    return Medium(
+        uuid, str(path), "vdi", parent=None if parent is None else parent.uuid, size=4 * MIB, **fields
+    )
 
 
 def registered(home: Home, machine: Machine, *media: Medium) -> Machine:
