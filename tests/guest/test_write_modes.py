@@ -112,7 +112,7 @@ def _attach(bench: Bench, port: int, path: Path, kind: MediumType | None = None)
 
 
 def _base(bench: Bench, name: str) -> Path:
-    return next(bench.folder / file for _, file, _, _ in DISKS if file.startswith(name))
+    return Path(bench.folder, next(file for _, file, _, _ in DISKS if file.startswith(name)))
 
 
 def _boot(bench: Bench) -> Shell:

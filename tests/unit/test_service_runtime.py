@@ -17,6 +17,7 @@ import pytest
 import drivebay
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.machines import store
+from drivebay.machines.document import document_path
 from drivebay.machines.model import (
     Attachment,
     BandwidthGroup,
@@ -31,6 +32,7 @@ from drivebay.qemu.arguments import AGENT_SOCKET
 from drivebay.registry.database import open_registry
 from drivebay.registry.home import Home, find_home
 from drivebay.registry.medium import DeviceType, MediaTree, Medium, MediumType
+from drivebay.service.merging import consolidate
 from drivebay.service.runtime import StartOptions, connect, is_running, start
 from drivebay.service.runtime.agent import ask_agent
 from drivebay.service.runtime.control import Control
@@ -320,3 +322,29 @@ def test_immutable_disks_forget_at_the_start(folder: Path) -> None:
         assert opened.read(0, 8) == bytes(8)
     assert facts_of(child.path, "").uuid == child.uuid
     assert sorted(each.name for each in folder.glob("*.vdi")) == ["base.vdi", "child.vdi"]
+
+
+def test_with_an_immutable_disks_diff_goes_what_a_deleted_snapshot_left_to_it(folder: Path) -> None:
+    """As if it had been merged into the diff, which forgets everything (4.2)."""
+    home = find_home(folder / "home")
+    base = disk(folder, "base.vdi", type=MediumType.IMMUTABLE)
+    left = disk(folder, "left.vdi", base, merging=True)
+    with drivebay.open(left.path, writable=True) as opened:
+        opened.write(0, b"infected")
+        opened.flush()
+    child = disk(folder, "child.vdi", left, auto_reset=True)
+    missing = Medium(uuid4(), str(folder / "none.vdi"), "vdi")
+    attachments = (
+        Attachment(Slot("SATA"), medium=child.uuid),
+        Attachment(Slot("SATA", 1), medium=missing.uuid),
+    )
+    machine = registered(home, machine_in(folder, *attachments), base, left, child, missing)
+    with pytest.raises(StorageError, match=r"none\.vdi"):  # but after that
+        start(home, machine.uuid)
+    with drivebay.open(child.path) as opened:
+        assert opened.read(0, 8) == bytes(8)
+    with open_registry(home) as registry, registry.view() as view:
+        assert [one.uuid for one in view.tree.chain(child.uuid)] == [child.uuid, base.uuid]
+    assert [one.gone.uuid for one in consolidate(home).merged] == [left.uuid]
+    assert sorted(each.name for each in folder.glob("*.vdi")) == ["base.vdi", "child.vdi"]
+    assert str(left.uuid) not in Path(document_path(machine)).read_text()

@@ -184,6 +184,15 @@ def reset_plan(machine: Machine, tree: MediaTree) -> list[Reset]:
     return plan
 
 
+def forgotten_down_to(tree: MediaTree, medium: Medium) -> Medium:
+    """What a diff builds on once it has forgotten everything.
+
+    With it go the ancestors that deleted snapshots left to be merged into it (4.2). Raises StorageError.
+    """
+    _, parent, *further = tree.chain(medium.uuid)
+    return next((one for one in (parent, *further) if not one.merging), parent)
+
+
 def _resets(machine: Machine, tree: MediaTree, medium: Medium) -> tuple[bool, str]:
     """The rule itself: whether, and the reason."""
     if medium.parent is None:

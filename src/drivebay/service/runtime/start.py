@@ -14,7 +14,7 @@ from drivebay.errors import ErrorKind, StorageError
 from drivebay.machines import store
 from drivebay.machines.kinds import kind_of
 from drivebay.machines.model import Controller, Machine, MachineState
-from drivebay.machines.write_modes import reset_plan
+from drivebay.machines.write_modes import forgotten_down_to, reset_plan
 from drivebay.qemu.emulator import find_qemu
 from drivebay.qemu.tiny_guest import TinyGuest
 from drivebay.registry.database import Registry, open_registry
@@ -95,7 +95,7 @@ def _reset_disks(registry: Registry, machine: Machine, on_status: Callable[[str]
     with registry.view() as view:
         tree = view.tree
         forgetful = [each for each in reset_plan(machine, tree) if each.will_reset]
-        media = [(each.medium, tree.get(each.medium.parent)) for each in forgetful if each.medium.parent]
+        media = [(each.medium, forgotten_down_to(tree, each.medium)) for each in forgetful]
     if not media:
         return
     for medium, _ in media:
@@ -105,10 +105,12 @@ def _reset_disks(registry: Registry, machine: Machine, on_status: Callable[[str]
         for medium, parent in media:
             _make_empty(medium, parent, new[medium.uuid])
         with registry.change() as change:
-            for medium, _ in media:
+            for medium, parent in media:
+                change.put_medium(replace(medium, parent=parent.uuid))
                 if os.path.exists(medium.path):
                     change.after_commit(Remove([medium.path]))
                 change.after_commit(Rename(new[medium.uuid], medium.path))
+            store.refresh(change, [medium.uuid for medium, _ in media])
             change.finish(intent)
     for each in forgetful:
         on_status(f"{each.attachment.slot}: forgets what was written to it, as {each.because}")
