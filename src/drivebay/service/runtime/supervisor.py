@@ -26,6 +26,7 @@ from drivebay.service.runtime.plan import RunPlan
 from drivebay.service.runtime.presence import CONTROL_SOCKET, SupervisorLock, qemu_pid
 from drivebay.service.runtime.restoring import SavedState, add_identities, restore_state, state_to_restore
 from drivebay.service.runtime.saved_state import StateHeader
+from drivebay.service.runtime.tidying import Tidying
 from drivebay.service.runtime.work import Work
 
 _log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class Supervisor:
         self.run_folder = home.run_folder(uuid)
         self.options = options
         self.work = Work(self.run_folder)
+        self._tidying = Tidying(home, uuid)
         self.machine: Machine
         self.plan: RunPlan
         self.hypervisor: Hypervisor
@@ -66,6 +68,7 @@ class Supervisor:
             await self._begin()
             await control.listen(os.path.join(self.run_folder, CONTROL_SOCKET))
             report(self.facts())
+            await self._tidying.begin()
             await self._supervise()
         finally:
             await control.close()
@@ -187,6 +190,7 @@ class Supervisor:
         """QEMU has ended: everything is flushed and closed, then the registry is told."""
         _log.info("QEMU has ended%s", "" if self.hypervisor.powered_off else " by itself")
         await self.hypervisor.close()
+        await self._tidying.end()
         await self.work.stop()
         if self.saved:  # and recorded as such; flushed and closed, the images stay as they are
             self.outcome = MachineState.SAVED
