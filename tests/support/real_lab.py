@@ -15,7 +15,7 @@ from drivebay.machines import store
 from drivebay.machines.diffs import NewDiff
 from drivebay.machines.model import Attachment, Controller, Hardware, Machine, Slot
 from drivebay.machines.snapshots import plan_take
-from drivebay.machines.write_modes import plan_attach, reset_plan
+from drivebay.machines.write_modes import forgotten_down_to, plan_attach, reset_plan
 from drivebay.registry.database import Change, open_registry
 from drivebay.registry.home import Home
 from drivebay.registry.medium import MediaTree, Medium
@@ -116,7 +116,8 @@ class RealLab(Lab):
         tree = self.tree
         resets = [one for one in reset_plan(self.machines[machine], tree) if one.will_reset]
         for one in resets:
-            medium, parent = one.medium, tree.get(one.medium.parent or one.medium.uuid)
+            medium, parent = one.medium, forgotten_down_to(tree, one.medium)
+            self.set_type(replace(medium, parent=parent.uuid))
             os.unlink(medium.path)
             create_image(medium.path, parent=parent.path, parent_format=parent.format, uuid=medium.uuid)
         return [one.attachment.slot for one in resets]

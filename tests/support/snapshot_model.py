@@ -19,7 +19,7 @@ from drivebay.machines.snapshots import (
     plan_restore,
     plan_take,
 )
-from drivebay.machines.write_modes import is_captured, plan_attach, reset_plan
+from drivebay.machines.write_modes import forgotten_down_to, is_captured, plan_attach, reset_plan
 from drivebay.registry.medium import DeviceType, MediaTree, Medium
 from support.machines import START, named, tree_of
 
@@ -134,6 +134,8 @@ class Lab:
         """Diffs that are to be reset are emptied; the slots of those."""
         resets = [one for one in reset_plan(self.machines[machine], self.tree) if one.will_reset]
         for one in resets:
+            below = forgotten_down_to(self.tree, one.medium)
+            self.set_type(replace(one.medium, parent=below.uuid))
             self.images.blocks[one.medium.uuid] = {}
         return [one.attachment.slot for one in resets]
 
