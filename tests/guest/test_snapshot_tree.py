@@ -22,16 +22,18 @@ from drivebay.machines.model import Controller, Hardware, Machine, Slot
 from drivebay.qemu import TinyGuest
 from drivebay.registry.database import open_registry
 from drivebay.registry.home import Home, find_home
-from drivebay.registry.medium import MediumType
+from drivebay.registry.medium import MediaTree, Medium, MediumType
 from drivebay.service.clones import clone_machine
+from drivebay.service.disks import open_disk
 from drivebay.service.merging import consolidate
+from drivebay.service.options import OpenOptions
 from drivebay.service.snapshots import delete_snapshot, restore_snapshot, take_snapshot
 from support.guest_shell import MIB, Bench, Shell
 
 pytestmark = [pytest.mark.xdist_group("guest"), pytest.mark.timeout(1200)]
 
 ORDERS = 20
-CRASHES = 20
+CRASHES = 8
 NORMAL = (Slot("SATA", 0), Slot("SATA", 1))
 SIZES = (8 * MIB, 9 * MIB, 10 * MIB)  # by which the guest tells its disks
 CURRENT = "the current state"
@@ -136,26 +138,28 @@ def _verify(lab: Lab, deleted: set[str], current: str) -> None:
     """Every state that should be left holds what the guest saw in it."""
     with open_registry(lab.home) as registry, registry.view() as view:
         machine, clone = store.load(view, lab.bench.uuid), store.load(view, lab.clone)
-        paths = {uuid: medium.path for uuid, medium in view.tree.media.items()}
-        assert not [medium for medium in view.tree.media.values() if not Path(medium.path).exists()]
+        tree = view.tree
+    assert not [medium for medium in tree.media.values() if not Path(medium.path).exists()]
     assert {snapshot.name for snapshot in machine.snapshots} == set(lab.states) - {CURRENT} - deleted
     for snapshot in machine.snapshots:
-        assert _read(snapshot.hardware, paths) == lab.states[snapshot.name], snapshot.name
-    assert _read(machine.hardware, paths) == lab.states[current], current
-    assert _read(clone.hardware, paths) == lab.clone_hashes
-    _no_orphans(machine, set(paths.values()))
+        assert _read(snapshot.hardware, tree) == lab.states[snapshot.name], snapshot.name
+    assert _read(machine.hardware, tree) == lab.states[current], current
+    assert _read(clone.hardware, tree) == lab.clone_hashes
+    _no_orphans(machine, {medium.path for medium in tree.media.values()})
 
 
-def _read(hardware: Hardware, paths: dict[UUID, str]) -> Hashes:
+def _read(hardware: Hardware, tree: MediaTree) -> Hashes:
     return {
-        at.slot: _checksum(paths[at.medium], list(paths.values()))
+        at.slot: _checksum(list(tree.chain(at.medium)))
         for at in hardware.attachments
         if at.slot in NORMAL and at.medium is not None
     }
 
 
-def _checksum(path: str, parents: list[str]) -> str:
-    with drivebay.open(path, search=parents) as disk:
+def _checksum(chain: list[Medium]) -> str:
+    top, *parents = chain
+    paths, formats = [medium.path for medium in parents], [medium.format for medium in parents]
+    with open_disk(top.path, OpenOptions(parents=paths, parent_formats=formats)) as disk:
         return drivebay.checksum(disk)
 
 

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 import drivebay
+from drivebay.blockmap import HeaderEdit
 from drivebay.chain import create_image, open_chain
+from drivebay.chain.edit import edit_header
+from drivebay.chain.resolve import open_image
 from drivebay.errors import ErrorKind, StorageError
 
 MIB = 1 << 20
@@ -50,6 +53,18 @@ def test_links_are_verified(paths: list[Path], tmp_path: Path) -> None:
         with pytest.raises(StorageError, match=said) as caught:
             open_chain(paths[0], parents=parents)
         assert caught.value.kind is ErrorKind.STATE
+
+
+def test_what_a_merge_has_emptied_is_left_out(paths: list[Path]) -> None:
+    """Its child names the parent below it already; whoever named the parents doesn't know that yet."""
+    with open_image(str(paths[2])) as base:
+        link = HeaderEdit(
+            parent_uuid=base.layer.facts.uuid, parent_modification_uuid=base.layer.facts.modification_uuid
+        )
+    with open_image(str(paths[0]), writable=True) as top:
+        edit_header(top, link)
+    with open_chain(paths[0], parents=paths[1:]) as chain:
+        assert [layer.sources[0].path for layer in chain.layers] == [str(paths[0]), str(paths[2])]
 
 
 def test_a_parent_that_changed_is_stale_here_too(paths: list[Path]) -> None:

@@ -89,7 +89,7 @@ def test_a_failed_creation_leaves_nothing(home: Home, vm: Machine) -> None:
     assert [one.name for one in lifecycle.list_machines(home)] == ["vm"]
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "..", "-x", str(uuid4()), "ä" * 101])
+@pytest.mark.parametrize("name", ["", "a/b", "..", "-x", "6f1c1b0e-52f6-4d55-9f5e-0a4f4c2f9d11", "ä" * 101])
 def test_some_names_are_refused(home: Home, name: str) -> None:
     refusal(ErrorKind.INVALID, "can't be called", lifecycle.create_machine, home, name)
 

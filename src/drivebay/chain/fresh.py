@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from drivebay.chain.candidate import UNSETTLED, Wanted
+from drivebay.chain.candidate import UNSETTLED, UNSETTLED_CONTENT, Wanted
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.model import NULL_UUID, ImageFacts
 
@@ -18,7 +18,7 @@ def check_fresh(child: Wanted, path: str, parent: ImageFacts) -> None:
     if NULL_UUID not in (recorded, found) and recorded not in (UNSETTLED, found):
         raise _stale(child, path, _braced(recorded), _braced(found))
     content, now = child.facts.parent_content_id, parent.content_id
-    if content is not None and now is not None and content != now:
+    if content is not None and now is not None and content not in (UNSETTLED_CONTENT, now):
         raise _stale(child, path, f"{content:#010x}", f"{now:#010x}")
 
 

@@ -31,19 +31,29 @@ class NamedParents:
     def find(self, child: Wanted, seen: Seen = ()) -> Candidate:
         """The next one, if it may be the parent that ``child`` records. Raises StorageError.
 
-        A state that an image keeps within itself is the parent without being named.
+        A state that an image keeps within itself is the parent without being named. Images before the one
+        that ``child`` records by its UUID are left out: where a merge was interrupted at its end, they have
+        been emptied, and their child says so first.
         """
         if child.facts.parent_part:
             return ParentSearch(self._image, self._gate).find(child, seen)
         if not self._left:
             raise _wrong(child, f"its parent {child.parent} is not known to be registered")
-        path, format_name = self._left.pop(0)
-        found = read_candidate(path, self._gate, format_name=format_name or child.facts.parent_format)
-        if child.key not in found.keys and not found.fits(child):
-            raise _wrong(
-                child, f"it names {child.parent} as its parent, but that is to be {path}, another image"
-            )
-        return found
+        found = self._read(0, child)
+        if child.key in found.keys or found.fits(child):
+            del self._left[0]
+            return found
+        for number in range(1, len(self._left)):
+            if child.key in (further := self._read(number, child)).keys:
+                del self._left[: number + 1]
+                return further
+        raise _wrong(
+            child, f"it names {child.parent} as its parent, but that is to be {found.path}, another image"
+        )
+
+    def _read(self, number: int, child: Wanted) -> Candidate:
+        path, format_name = self._left[number]
+        return read_candidate(path, self._gate, format_name=format_name or child.facts.parent_format)
 
     def require_end(self, base: Wanted) -> None:
         """Raises StorageError where there are parents that nobody names."""
