@@ -64,14 +64,18 @@ def _settled(trees: Any) -> Any:
     return sorted((json.dumps(tree, sort_keys=True) for tree in trees), key=str)
 
 
-def test_p18_rebuilt_from_a_copy_of_the_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("original", ["gone", "kept"])
+def test_p18_rebuilt_from_a_copy_of_the_folders(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], original: str
+) -> None:
     top, copy = tmp_path / "top", tmp_path / "copy"
     top.mkdir()
     home = _build(top)
     before = _tree(capsys, home, top)
     assert sum(len(tree["children"]) for tree in before) >= 3
     shutil.copytree(top, copy)
-    shutil.rmtree(top)
+    if original == "gone":
+        shutil.rmtree(top)
     copied = find_home(copy / "home")
     os.unlink(copied.registry)
     with pytest.raises(StorageError, match="rebuild"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -65,11 +66,12 @@ def rebuild(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Make the registry anew from image files, machine files and media.json. The old one is kept."""
+    """Make the registry anew from image files, machine files and media.json. An old one is kept."""
     from drivebay.service import rebuild as service
 
     home = chosen_home(context)
-    confirm(f"make {home.registry} anew from {', '.join(folders)}, and keep the old file beside", yes=yes)
+    if os.path.exists(home.registry):
+        confirm(f"make {home.registry} anew from {', '.join(folders)}, and keep the old file beside", yes=yes)
     report = service.rebuild_registry(home, folders)
     if as_json:
         print_json(report)

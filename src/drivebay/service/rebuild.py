@@ -69,6 +69,7 @@ class _Records:
         self.notes: list[str] = []
         self.machines: dict[UUID, Machine] = {}
         self.media: dict[UUID, Medium] = {}
+        self._recorded: list[Medium] = []
         self.images = [one for one in scan_images(folders) if not is_discarded(one.path, home.trash)]
         self._files = [path for path in walk_files(folders) if not is_discarded(path, home.trash)]
         for path in dict.fromkeys([home.media_file, *self._files]):
@@ -77,6 +78,7 @@ class _Records:
         for path in self._files:
             if path.endswith(EXTENSION):
                 self._read_machine(path)
+        self._moved = dict(filter(None, map(self._move, self._recorded)))
         self.media = {uuid: self._located(medium) for uuid, medium in self.media.items()}
 
     def _read_media(self, path: str) -> None:
@@ -87,7 +89,7 @@ class _Records:
             if os.path.exists(path):
                 self.notes.append(f"left out: {error}")
             return
-        self.media |= {medium.uuid: medium for medium in found}
+        self._take(found)
 
     def _read_machine(self, path: str) -> None:
         folder = os.path.dirname(path)
@@ -101,13 +103,34 @@ class _Records:
         if other is not machine:
             self.notes.append(f"left out: {path} is the same machine as in {other.folder}")
             return
+        self._take(media)
+
+    def _take(self, media: Sequence[Medium]) -> None:
+        """What is read later counts; but all of it may tell where files were."""
+        self._recorded += media
         self.media |= {medium.uuid: medium for medium in media}
 
+    def _with_uuid(self, medium: Medium) -> list[str]:
+        return [one.path for one in self.images if one.uuid == medium.uuid]
+
+    def _move(self, medium: Medium) -> tuple[str, str] | None:
+        """The folder that was copied or moved, and where it is now, as a medium's UUID tells."""
+        old, matches = medium.path, self._with_uuid(medium)
+        if len(matches) != 1 or old == matches[0]:
+            return None
+        new = matches[0]
+        while os.path.basename(old) == os.path.basename(new) and os.path.dirname(old) != old:
+            old, new = os.path.dirname(old), os.path.dirname(new)
+        return old, new
+
     def _located(self, medium: Medium) -> Medium:
-        """The medium where its file is: the only one with its UUID, or (without UUID) name and size."""
-        matches = [one.path for one in self.images if one.uuid == medium.uuid]
-        if not matches and not os.path.exists(medium.path):
-            matches = self._alike(medium)
+        """The medium where its file is: the only one with its UUID, or (without UUID) name and size.
+
+        A file without UUID that is still where it was counts as moved if others from there are.
+        """
+        matches = self._with_uuid(medium)
+        if not matches:
+            matches = self._alike(medium) if not os.path.exists(medium.path) else self._moved_with(medium)
         if medium.path in matches or (os.path.exists(medium.path) and len(matches) != 1):
             return medium
         if len(matches) == 1:
@@ -115,6 +138,14 @@ class _Records:
         found = f"several files have it: {', '.join(matches)}" if matches else "no file has it"
         self.notes.append(f"medium {medium.uuid} is not at {medium.path}, and {found}; see drivebay doctor")
         return medium
+
+    def _moved_with(self, medium: Medium) -> list[str]:
+        places = {
+            new + medium.path[len(old) :]
+            for old, new in self._moved.items()
+            if medium.path.startswith(f"{old}{os.sep}")
+        }
+        return [path for path in self._alike(medium) if path in places]
 
     def _alike(self, medium: Medium) -> list[str]:
         name = os.path.basename(medium.path)
