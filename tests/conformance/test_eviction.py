@@ -63,13 +63,19 @@ def test_writes_all_over_the_disk(paths: list[Path], budget: int) -> None:
 
 def test_changes_keep_their_pages_until_the_commit(paths: list[Path]) -> None:
     with open_disk(paths, map_budget=ONE_PAGE) as disk:
-        for page in range(5):
-            disk.write(page * PAGE + 1024, b"new" * 100)
-        assert disk.stats.map_bytes == 5 * ONE_PAGE
+        disk.write(1024, b"new" * 100)
+        assert disk.stats.commits == 1, "the one page is more than a quarter of the budget"
+    with open_disk(paths, map_budget=4 * ONE_PAGE) as disk:
+        disk.write(PAGE + 1024, b"new" * 100)
+        committed = disk.stats.commits
+        for page in (2, 3, 4, 5):
+            disk.read(page * PAGE, 512)
+        assert disk.stats.map_bytes == 4 * ONE_PAGE
+        assert disk.stats.commits == committed, "one page of four may wait"
+        for page in range(2):
+            assert disk.read(page * PAGE + 1024, 300) == b"new" * 100
         disk.flush()
-        disk.read(5 * PAGE, 512)
-        assert disk.stats.map_bytes == ONE_PAGE
-        for page in range(5):
+        for page in range(2):
             assert disk.read(page * PAGE + 1024, 300) == b"new" * 100
 
 
