@@ -14,6 +14,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import invariant, rule
 
 from drivebay.errors import StorageError
+from drivebay.service.clones import clone_machine
+from drivebay.service.rebuild import rebuild_registry
 from support.dying import dies_at
 from support.real_lab import RealLab
 from support.snapshot_model import Lab
@@ -62,6 +64,25 @@ class RealSnapshotMachine(SnapshotMachine):
         dies_at(step, lambda: self.lab.delete(holder, snapshot))
         if snapshot not in {one.uuid for one in self.lab.machines[holder].snapshots}:
             del self.model[holder][snapshot]
+
+    @rule(chosen=SnapshotMachine.snapshots, linked=st.booleans())
+    def clone(self, chosen: tuple[UUID, UUID], linked: bool) -> None:
+        holder, snapshot = chosen
+        if snapshot not in self.model[holder] or len(self.model) > 3:
+            return
+        made = clone_machine(
+            self.real.home, str(holder), self.fresh("clone"), snapshot=str(snapshot), linked=linked
+        ).machine
+        kept = self.model[holder][snapshot]
+        self.model[made.uuid] = {None: {slot: dict(content) for slot, content in kept.items()}}
+
+    @rule()
+    def rebuild(self) -> None:
+        before = self.real.media
+        for suffix in ("", "-wal", "-shm"):
+            Path(self.real.home.registry + suffix).unlink(missing_ok=True)
+        report = rebuild_registry(self.real.home, [str(self.folder)])
+        assert (report.notes, self.real.media) == ((), before)
 
     @invariant()
     def no_file_is_left_over_and_none_is_missing(self) -> None:
