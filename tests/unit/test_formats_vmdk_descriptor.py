@@ -180,7 +180,11 @@ def test_more_extents_than_anybody_has_files_for() -> None:
 
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
-    [("RW 8", "RDONLY 8", "RDONLY"), ("52f34410", "52f3", "content id"), ("52f34410", "none", "content id")],
+    [
+        ("RW 8", "RDONLY 8", "RDONLY"),
+        ("52f34410", "52f344100", "content id"),
+        ("52f34410", "none", "content id"),
+    ],
 )
 def test_what_can_only_be_read(old: str, new: str, reason: str) -> None:
     layer = opened(PLAIN.replace(old, new))

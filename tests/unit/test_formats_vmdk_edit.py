@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from uuid import UUID
 
 import pytest
 
+import drivebay
 from drivebay.blockmap import FileReplace, HeaderEdit
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.formats.vmdk import FORMAT
@@ -105,3 +108,18 @@ def test_what_can_t_be_recorded(fields: dict[str, object], kind: ErrorKind) -> N
     with pytest.raises(StorageError) as caught:
         edited(made(), **fields)
     assert caught.value.kind is kind
+
+
+def test_a_content_id_without_its_leading_zeros_is_written_in_its_place(tmp_path: Path) -> None:
+    """QEMU writes it so: one image in sixteen has seven digits."""
+    path = tmp_path / "short.vmdk"
+    drivebay.create(path, size=1 << 20)
+    data = path.read_bytes()
+    before = re.search(rb"\nCID=[0-9a-f]{8}\n", data)
+    assert before is not None
+    path.write_bytes(data.replace(before.group(), b"\nCID=1234567\n\n"))
+    with drivebay.open(path, writable=True) as disk:
+        disk.write(0, b"changed")
+    after = re.search(rb"\nCID=([0-9a-f]{7})\n\n", path.read_bytes())
+    assert after is not None
+    assert after.group(1) != b"1234567"

@@ -36,7 +36,7 @@ class MarkKind(enum.Enum):
     """What is written at a mark."""
 
     RANDOM_UUID = "random-uuid"  # 16 fresh bytes, GUID layout: with each flush that has something to flush
-    RANDOM_HEX = "random-hex"  # 8 fresh hexadecimal digits, as text: once, before the first write
+    RANDOM_HEX = "random-hex"  # `digits` fresh hexadecimal digits, as text: once, before the first write
     FIXED = "fixed"  # `opened` before the first write; `closed` (if any) after the last flush
 
 
@@ -52,6 +52,7 @@ class Mark:
     opened: bytes = b""
     closed: bytes = b""
     source: int = 0
+    digits: int = 8
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,6 @@ def _opening(mark: Mark) -> bytes:
         case MarkKind.RANDOM_UUID:
             return uuid.uuid4().bytes_le
         case MarkKind.RANDOM_HEX:
-            return secrets.token_hex(4).encode()
+            return secrets.token_hex(4)[: mark.digits].encode()
         case MarkKind.FIXED:
             return mark.opened

@@ -15,7 +15,7 @@ from drivebay.formats.vmdk.rules import read_header, refusal
 from drivebay.formats.vmdk.sparse import SparseExtent
 from drivebay.model import NULL_UUID, SECTOR
 
-_HEXADECIMAL = re.compile(r"[0-9a-fA-F]{8}")
+_HEXADECIMAL = re.compile(r"[0-9a-fA-F]{1,8}")
 
 
 def probe(head: bytes, _tail: bytes = b"") -> Match:
@@ -96,12 +96,16 @@ def _plan(descriptor: Descriptor, extents: Extents) -> WritePlan:
 
 
 def _text_marks(descriptor: Descriptor) -> tuple[Mark, ...]:
-    """The content id, and the first eight digits of VirtualBox's modification UUID."""
+    """The content id (QEMU leaves out its leading zeros), and eight digits of the modification UUID."""
     found = [descriptor.settings.get("cid")]
     if identifier(descriptor, "modification") != NULL_UUID:
         found.append(descriptor.settings.get("ddb.uuid.modification"))
-    places = (place.offset for place in found if place and _HEXADECIMAL.match(place.value))
-    return tuple(Mark(descriptor.offset + place, MarkKind.RANDOM_HEX) for place in places)
+    digits = ((place, _HEXADECIMAL.match(place.value)) for place in found if place)
+    return tuple(
+        Mark(descriptor.offset + place.offset, MarkKind.RANDOM_HEX, digits=match.end())
+        for place, match in digits
+        if match
+    )
 
 
 def _refusal(descriptor: Descriptor, sparse: list[SparseExtent]) -> str | None:
@@ -114,7 +118,5 @@ def _refusal(descriptor: Descriptor, sparse: list[SparseExtent]) -> str | None:
     if len({(extent.kind, extent.table.block, extent.leaf) for extent in sparse}) > 1:
         return "its extents have grains of different sizes; convert the image to write to it"
     if not _HEXADECIMAL.fullmatch(descriptor.get("CID", f"{NO_CONTENT:x}")):
-        return (
-            "its content id (CID) hasn't 8 hexadecimal digits, so it can't be changed; correct the descriptor"
-        )
+        return "its content id (CID) isn't 1 to 8 hexadecimal digits; correct it in the descriptor"
     return None
