@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -178,6 +179,14 @@ def test_an_end_that_is_asked_for_keeps_all_data(tmp_path: Path, end: str) -> No
         assert sorted(os.listdir(worker.run_folder)) == ["worker.log"]
     with running([spec]) as worker, nbd(worker) as guest:
         assert guest.read(12345, 4000) == b"kept" * 1000
+
+
+def test_a_signal_that_another_thread_gets_ends_the_worker_too(tmp_path: Path) -> None:
+    with running([new_disk(tmp_path / "a.vdi")]) as worker:
+        *_, thread = sorted(int(number) for number in os.listdir(f"/proc/{worker.pid}/task"))
+        assert thread != worker.pid
+        assert ctypes.CDLL(None).tgkill(worker.pid, thread, signal.SIGTERM) == 0
+        assert worker.process.wait(20) == 0
 
 
 def test_what_a_worker_cannot_serve_is_the_error_of_its_start(tmp_path: Path) -> None:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
-import threading
 from contextlib import ExitStack
 
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.exports import NbdServer
+from drivebay.service.ending import Ending
 from drivebay.service.worker import spec
 from drivebay.service.worker.commands import Commands
 from drivebay.service.worker.control import ControlServer
@@ -28,9 +27,7 @@ _MAX_CONNECTIONS = 512
 
 def main(run_folder: str) -> int:
     """Serve until told to end; the exit code."""
-    ending = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ending.set())
+    ending = Ending()
     try:
         with ExitStack() as stack:
             _begin(run_folder, decode(sys.stdin.buffer.read()), stack, ending)
@@ -47,7 +44,7 @@ def main(run_folder: str) -> int:
     return 0
 
 
-def _begin(run_folder: str, task: Message, stack: ExitStack, ending: threading.Event) -> None:
+def _begin(run_folder: str, task: Message, stack: ExitStack, ending: Ending) -> None:
     """Open the disks and serve them; ``stack`` ends that: commands first, then requests, then files."""
     disks = [spec.spec_from_json(each) for each in spec.items(task.get("disks"))]
     server = NbdServer({}, max_connections=_MAX_CONNECTIONS)
@@ -58,9 +55,9 @@ def _begin(run_folder: str, task: Message, stack: ExitStack, ending: threading.E
     for disk in disks:
         slots.open(disk)
     server.listen_unix(os.path.join(run_folder, spec.NBD_SOCKET))
-    stack.enter_context(server.in_thread(ending.set))
+    stack.enter_context(server.in_thread(ending.begin))
     control = ControlServer(
-        os.path.join(run_folder, spec.CONTROL_SOCKET), lambda: Commands(slots, ending.set)
+        os.path.join(run_folder, spec.CONTROL_SOCKET), lambda: Commands(slots, ending.begin)
     )
     stack.callback(control.close)
     stack.callback(slots.end)
