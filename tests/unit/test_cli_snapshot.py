@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from drivebay.cli.app import app
+from drivebay.errors import ErrorKind, StorageError
 from drivebay.machines.model import Slot
 from support.machines import medium, named
 from support.real_lab import RealLab
@@ -65,3 +66,10 @@ def test_what_would_be_lost_is_told_before(lab: RealLab) -> None:
         assert result.exit_code != 0
         assert "--yes" in str(result.exception or result.output)
     assert [one.name for one in lab.machines[named("one")].snapshots] == ["clean"]
+
+
+def test_file_systems_are_not_frozen_for_a_snapshot_with_memory(lab: RealLab) -> None:
+    with pytest.raises(StorageError, match="--no-state") as caught:
+        _run(lab, "take", "one", "clean", "--freeze")
+    assert caught.value.kind is ErrorKind.INVALID
+    _run(lab, "take", "one", "clean", "--freeze", "--no-state")

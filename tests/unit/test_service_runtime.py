@@ -205,7 +205,7 @@ def test_other_values_are_no_attachments(value: object) -> None:
 
 
 def test_a_control_socket_answers_hostile_lines(folder: Path) -> None:
-    async def answer(message: dict[str, Any]) -> dict[str, Any]:
+    async def answer(message: dict[str, Any], _client: int) -> dict[str, Any]:
         if message.get("do") == "break":
             raise RuntimeError("a fault of ours")
         return {"did": message.get("do")}

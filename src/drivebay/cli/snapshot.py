@@ -84,7 +84,7 @@ def take(
         freeze=freeze,
     )
     if as_json:
-        fields = {"kind": taken.kind, "paused": taken.paused, "memory": taken.memory}
+        fields = {"kind": taken.kind, "paused": taken.paused, "frozen": taken.frozen, "memory": taken.memory}
         print_json({**snapshot_fields(taken.snapshot), **fields, "warnings": taken.warnings})
     else:
         _show_taken(taken)
@@ -97,6 +97,8 @@ def _show_taken(taken: Taken) -> None:
     if taken.paused:
         memory = f", with {format_size(taken.memory)} of memory written" if taken.memory else ""
         console().print(f"the guest stood still for {taken.paused * 1000:.0f} ms{memory}")
+    if taken.frozen:
+        console().print(f"its file systems were frozen for {taken.frozen * 1000:.0f} ms")
     _warn(taken.warnings)
 
 

@@ -32,7 +32,8 @@ class Wishes:
     """How a snapshot of a running machine is to be.
 
     With the guest's ``memory``, or of its disks only. ``live`` writes most of the memory while the guest
-    goes on. ``freeze`` has the guest agent bring the file systems in order before the disks are taken.
+    goes on. ``freeze`` has the guest agent bring the file systems in order before the disks are taken; where
+    it does not, the snapshot is taken all the same, with a warning.
     """
 
     description: str = ""
@@ -56,49 +57,80 @@ def take_running(registry: Registry, machine: Machine, name: str, wishes: Wishes
         connect(registry.home, machine.uuid) as client,
         made_diffs(registry, tree, plan.diffs, files=files, in_use=True) as intent,
     ):
-        still = _paused(client, machine, files[0], wishes.live) if files else _frozen(client, wishes.freeze)
-        with still as stopwatch:
+        still = _paused(client, machine, files[0], wishes.live) if files else _frozen(client, machine, wishes)
+        with still as stillness:
             held = _go_on(registry, client, machine, plan, intent)
     size = sum(os.path.getsize(path) for path in files)
     kind = ("live" if wishes.live else "online") if files else "disks"
-    pause = stopwatch.seconds if files else held
-    return Taken(machine.name, plan.snapshot, kind, pause, size, wishes.freeze, plan.warnings)
+    pause = stillness.stopped if files else held
+    warnings = (*plan.warnings, *stillness.warnings)
+    return Taken(machine.name, plan.snapshot, kind, pause, size, stillness.frozen, warnings)
 
 
-class _Stopwatch:
-    """For how long the guest stood still."""
+@dataclass
+class _Stillness:
+    """For how many seconds the guest was ``stopped``, or its file systems ``frozen``."""
 
-    seconds = 0.0
+    stopped: float = 0.0
+    frozen: float = 0.0
+    warnings: tuple[str, ...] = ()
 
 
 @contextmanager
-def _paused(client: MachineClient, machine: Machine, path: str, live: bool) -> Iterator[_Stopwatch]:
+def _paused(client: MachineClient, machine: Machine, path: str, live: bool) -> Iterator[_Stillness]:
     """The guest's memory in the file at ``path``, and the guest stopped since."""
-    watch = _Stopwatch()
+    stillness = _Stillness()
     os.makedirs(os.path.dirname(path), exist_ok=True)
     started = time.monotonic()
     try:
         answer = client.save_state(path, live=live)
         started = time.monotonic() - float(answer["stopped"])
-        yield watch
+        yield stillness
     finally:
         if machine.state is not MachineState.PAUSED:
             client.resume()
-            watch.seconds = time.monotonic() - started
+            stillness.stopped = time.monotonic() - started
 
 
 @contextmanager
-def _frozen(client: MachineClient, freeze: bool) -> Iterator[_Stopwatch]:
-    """The guest's file systems flushed and frozen, if that is wanted."""
-    watch = _Stopwatch()
-    if not freeze:
-        yield watch
+def _frozen(client: MachineClient, machine: Machine, wishes: Wishes) -> Iterator[_Stillness]:
+    """The guest's file systems flushed and frozen, if that is wanted and can be had."""
+    stillness = _Stillness()
+    started = time.monotonic()
+    if not wishes.freeze or (trouble := _freeze(client, machine)):
+        stillness.warnings = (trouble,) if wishes.freeze else ()
+        yield stillness
         return
     try:
-        client.guest_freeze()
-        yield watch
+        yield stillness
     finally:
+        stillness.warnings = _thaw(client)
+        stillness.frozen = time.monotonic() - started
+
+
+def _freeze(client: MachineClient, machine: Machine) -> str:
+    """Freeze; a warning if that can't be done."""
+    reason = "the guest is paused; drivebay machine resume lets it go on"
+    if machine.state is not MachineState.PAUSED:
+        try:
+            if client.guest_freeze():
+                return ""
+            client.guest_thaw()
+            reason = "the guest agent knows of none"
+        except StorageError as error:
+            reason = error.message
+    return (
+        "the guest's file systems were not frozen, so the guest finds them, after a restore, as after a "
+        f"power cut: {reason}"
+    )
+
+
+def _thaw(client: MachineClient) -> tuple[str, ...]:
+    try:
         client.guest_thaw()
+    except StorageError as error:
+        return (f"the guest's file systems may still be frozen; that is tried on: {error.message}",)
+    return ()
 
 
 def _go_on(

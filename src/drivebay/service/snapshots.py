@@ -36,8 +36,9 @@ from drivebay.service.machines.live import load_live, require_same
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A snapshot that was taken. ``paused`` is for how many seconds the guest stood still.
+    """A snapshot that was taken.
 
+    ``paused`` is for how many seconds the guest stood still, ``frozen`` for how many its file systems did.
     ``kind``: "offline", "saved", "online", "live" or "disks" (of a running machine, without its memory).
     """
 
@@ -46,7 +47,7 @@ class Taken:
     kind: str
     paused: float = 0.0
     memory: int = 0
-    frozen: bool = False
+    frozen: float = 0.0
     warnings: tuple[str, ...] = ()
 
 
@@ -86,6 +87,13 @@ def take_snapshot(
     Of a running one with the guest's memory, unless ``memory`` is off; ``live`` and ``freeze`` as
     `drivebay.service.online_snapshots.take_running` has them. Raises StorageError; a failure changes nothing.
     """
+    if freeze and memory:
+        raise StorageError(
+            ErrorKind.INVALID,
+            "file systems are frozen only for a snapshot without the guest's memory, with which it goes on "
+            "in the middle of what it was writing; leave out --freeze, or add --no-state",
+            operation="snapshot",
+        )
     with open_registry(home) as registry:
         with registry.view() as view:
             machine = load_live(view, home, name_of_machine)

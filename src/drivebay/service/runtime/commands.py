@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.machines.model import MachineState, Slot
 from drivebay.qemu.arguments import AGENT_SOCKET, SERIAL_SOCKET, VNC_SOCKET
-from drivebay.service.runtime.agent import ask_agent
 from drivebay.service.runtime.restoring import SavedState, save_state
 from drivebay.service.runtime.saved_state import state_name
 from drivebay.service.runtime.values import attachment_from_json
@@ -50,8 +49,8 @@ class Commands:
             "guest-thaw": self._thaw,
         }
 
-    async def answer(self, message: Message) -> dict[str, Any]:
-        """Do what ``message`` asks. Raises StorageError."""
+    async def answer(self, message: Message, client: int) -> dict[str, Any]:
+        """Do what ``message`` of this client asks. Raises StorageError."""
         command = self._table.get(str(message.get("do")))
         if command is None:
             raise StorageError(
@@ -59,7 +58,7 @@ class Commands:
                 f"there is no command {str(message.get('do'))[:40]!r}; there are {', '.join(self._table)}",
                 operation=_OPERATION,
             )
-        return await command(message) or {}
+        return await command({**message, "client": client}) or {}
 
     async def _greet(self, _: Message) -> None:
         """Being answered is all that is asked."""
@@ -189,11 +188,11 @@ class Commands:
         group, limit = _text(message, "group"), int(_seconds(message, "limit"))
         await self._own.work.ask(lambda worker: worker.limit(group, limit))
 
-    async def _freeze(self, _: Message) -> dict[str, Any]:
-        return {"file_systems": await ask_agent(self._own.run_folder, "guest-fsfreeze-freeze")}
+    async def _freeze(self, message: Message) -> dict[str, Any]:
+        return {"file_systems": await self._own.freezing.freeze(message["client"])}
 
     async def _thaw(self, _: Message) -> dict[str, Any]:
-        return {"file_systems": await ask_agent(self._own.run_folder, "guest-fsfreeze-thaw")}
+        return {"file_systems": await self._own.freezing.thaw()}
 
 
 def _seconds(message: Message, name: str = "timeout") -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 from collections.abc import Awaitable, Callable
@@ -14,15 +15,18 @@ from drivebay.service.worker.messages import LONGEST_LINE, Message, decode, enco
 
 _log = logging.getLogger(__name__)
 
-Answer = Callable[[Message], Awaitable[dict[str, Any]]]
+Answer = Callable[[Message, int], Awaitable[dict[str, Any]]]  # the number tells clients apart
 _FAREWELL = 5.0  # seconds for clients to take their last answers
 
 
 class Control:
     """Answers clients, each in its own order, all of them at the same time."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, gone: Callable[[int], None] = lambda _: None) -> None:
+        """``gone`` is told of each client that has hung up."""
         self._answer = answer
+        self._gone = gone
+        self._numbers = itertools.count(1)
         self._server: asyncio.Server | None = None
         self._busy: set[asyncio.Task[None]] = set()
         self._clients: set[asyncio.StreamWriter] = set()
@@ -44,9 +48,10 @@ class Control:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._clients.add(writer)
+        client = next(self._numbers)
         try:
             while line := await reader.readline():
-                task = asyncio.ensure_future(self._reply(line, writer))
+                task = asyncio.ensure_future(self._reply(line, writer, client))
                 self._busy.add(task)
                 task.add_done_callback(self._busy.discard)
                 await task
@@ -55,13 +60,14 @@ class Control:
         finally:
             self._clients.discard(writer)
             writer.close()
+            self._gone(client)
 
-    async def _reply(self, line: bytes, writer: asyncio.StreamWriter) -> None:
+    async def _reply(self, line: bytes, writer: asyncio.StreamWriter, client: int) -> None:
         number = None
         try:
             message = decode(line)
             number = message.get("id")
-            reply: Message = {"id": number, "ok": await self._answer(message)}
+            reply: Message = {"id": number, "ok": await self._answer(message, client)}
         except StorageError as error:
             reply = {"id": number, "error": error_to_json(error)}
         except Exception as error:

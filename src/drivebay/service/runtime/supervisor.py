@@ -20,6 +20,7 @@ from drivebay.service.runtime import record
 from drivebay.service.runtime.commands import Commands
 from drivebay.service.runtime.control import Control
 from drivebay.service.runtime.drives import Drives
+from drivebay.service.runtime.freezing import Freezing
 from drivebay.service.runtime.guest import forget_guest, with_guest
 from drivebay.service.runtime.hypervisor import Hypervisor
 from drivebay.service.runtime.plan import RunPlan
@@ -43,6 +44,7 @@ class Supervisor:
         self.run_folder = home.run_folder(uuid)
         self.options = options
         self.work = Work(self.run_folder)
+        self.freezing = Freezing(self.run_folder)
         self._tidying = Tidying(home, uuid)
         self.machine: Machine
         self.plan: RunPlan
@@ -63,7 +65,7 @@ class Supervisor:
             raise StorageError(
                 ErrorKind.IN_USE, "this machine runs already, or is being started", operation="start"
             )
-        control = Control(Commands(self).answer)
+        control = Control(Commands(self).answer, self.freezing.client_gone)
         try:
             await self._begin()
             await control.listen(os.path.join(self.run_folder, CONTROL_SOCKET))
@@ -112,12 +114,14 @@ class Supervisor:
         await self.hypervisor.connect()
         self.drives = Drives(self.hypervisor, self.work, self.machine, self.run_folder)
         self.reason = await self.drives.io_error()
+        self.freezing.take_over()
         if not await self.work.adopt():
             await self.start_worker()
 
     async def _start(self) -> None:
         state = state_to_restore(self.machine, self.plan)
         command = self._command(state.header if state else None)
+        await self.freezing.close()
         await self.start_worker()
         try:
             self.hypervisor = Hypervisor.start(command, self.run_folder)
@@ -190,6 +194,7 @@ class Supervisor:
         """QEMU has ended: everything is flushed and closed, then the registry is told."""
         _log.info("QEMU has ended%s", "" if self.hypervisor.powered_off else " by itself")
         await self.hypervisor.close()
+        await self.freezing.close()
         await self._tidying.end()
         await self.work.stop()
         if self.saved:  # and recorded as such; flushed and closed, the images stay as they are
