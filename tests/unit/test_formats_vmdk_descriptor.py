@@ -192,6 +192,37 @@ def test_what_can_only_be_read(old: str, new: str, reason: str) -> None:
     assert reason in (layer.refusal or "")
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        'RW -8 FLAT "disk-flat.vmdk" 0',
+        'RW 99999999999999999999 FLAT "disk-flat.vmdk" 0',
+        'RW FLAT "disk-flat.vmdk"',
+        'RW 8 FLAT "disk-flat.vmdk" -1',
+        'RW 8 FLAT "disk-flat.vmdk" 0x8',
+        "rdonly 8",
+    ],
+)
+def test_half_an_extent_line_is_no_line_to_skip(line: str) -> None:
+    """What follows it would come to lie in its place."""
+    error = failure_of(f'{PLAIN}{line}\nRW 8 FLAT "more" 0\n', FLAT | {"more": bytes(4096)})
+    assert f"no whole extent line: {line!r}" in error.message
+    assert error.offset == len(PLAIN)
+
+
+def test_words_behind_an_extent_are_no_offset() -> None:
+    text = PLAIN.replace('vmdk" 0', "vmdk\" 0 partitionUUID 'dev/disk-1'") + "rw = yes\n"
+    assert opened(text).segments == (Linear(0, 4096, 1, 0),)
+
+
+def test_no_part_of_a_file_is_two_parts_of_the_disk() -> None:
+    two = PLAIN.replace(
+        'RW 8 FLAT "disk-flat.vmdk" 0', 'RW 4 FLAT "disk-flat.vmdk" {}\nRW 4 FLAT "disk-flat.vmdk" {}'
+    )
+    assert opened(two.format(4, 0)).segments == (Linear(0, 2048, 1, 2048), Linear(2048, 2048, 1, 0))
+    assert "extent 2 uses a part of its file that extent 1 uses" in failure_of(two.format(3, 0)).message
+
+
 def test_without_a_content_id_there_is_nothing_to_mark() -> None:
     layer = opened(PLAIN.replace("CID=52f34410\n", ""))
     assert layer.facts.content_id is None

@@ -19,9 +19,11 @@ SIGNATURE = b"# disk descriptorfile"
 _BOM = b"\xef\xbb\xbf"
 _EXTENT = re.compile(
     r"(?P<access>rw|rdonly|noaccess)\s+(?P<sectors>\d{1,19})\s+(?P<type>\w+)"
-    r'(?:\s+(?:"(?P<quoted>[^"]*)"|(?P<bare>\S+))(?:\s+(?P<offset>\d{1,19}))?)?(?:\s|$)',
+    r'(?:\s+(?:"(?P<quoted>[^"]*)"|(?P<bare>\S+))(?:\s+(?P<offset>\d{1,19})(?!\S))?)?'
+    r"(?!\s*[\"+\d-])(?!\S)",
     re.IGNORECASE,
 )
+_BEGINS_EXTENT = re.compile(r"(?:rw|rdonly|noaccess)(?:\s|$)", re.IGNORECASE)
 _ASSIGNMENT = re.compile(r'(?P<key>[\w.\-]+)\s*=\s*(?P<value>"[^"]*"|.*?)\s*$')
 _ENCODING = re.compile(
     r"(?:utf-?8|us-ascii|windows-\d+|cp-?\d+|iso-?8859-\d+|gb\w+|shift_jis|big5|euc-\w+)", re.I
@@ -80,7 +82,7 @@ class Descriptor:
 def parse(text: bytes, path: str, *, offset: int = 0, room: int = 0) -> Descriptor:
     """The descriptor in ``text``, which lies at byte ``offset`` of the file ``path``.
 
-    Raises StorageError (CORRUPT) for too many extents or none.
+    Raises StorageError (CORRUPT) for too many extents or none, and for a line that is half an extent's.
     """
     text = text.split(b"\0", 1)[0]
     encoding = _encoding(text)
@@ -94,17 +96,19 @@ def parse(text: bytes, path: str, *, offset: int = 0, room: int = 0) -> Descript
         elif not shown.startswith("#") and (match := _ASSIGNMENT.match(shown)):
             setting = _setting(match, line, start, number, encoding)
             settings.setdefault(setting.key.lower(), setting)
+        elif _BEGINS_EXTENT.match(shown):  # without it, what follows would move to another place
+            what = f"line {number + 1} is no whole extent line: {shown[:80]!r}"
+            raise _fault(what, path, offset + start)
         start += len(line) + 1
     if not 1 <= len(extents) <= MAX_EXTENTS:
-        raise StorageError(
-            ErrorKind.CORRUPT,
-            f"VMDK descriptor: it has {len(extents)} extent lines, but 1 to {MAX_EXTENTS} are possible; "
-            "restore the descriptor from a copy",
-            path=path,
-            offset=offset,
-            operation="open",
-        )
+        what = f"it has {len(extents)} extent lines, but 1 to {MAX_EXTENTS} are possible"
+        raise _fault(what, path, offset)
     return Descriptor(text, offset, room, encoding, tuple(extents), settings)
+
+
+def _fault(what: str, path: str, offset: int) -> StorageError:
+    message = f"VMDK descriptor: {what}; restore the descriptor from a copy"
+    return StorageError(ErrorKind.CORRUPT, message, path=path, offset=offset, operation="open")
 
 
 def _encoding(text: bytes) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from drivebay.blockmap import Files, Linear, Segment, Zeros
 from drivebay.errors import ErrorKind, StorageError
@@ -39,7 +40,21 @@ def open_extents(files: Files, descriptor: Descriptor) -> Extents:
             raise fault(files, descriptor, number, f"counts {extent.sectors} sectors, which can't be")
         _add(found, files, descriptor, number)
         found.size += extent.sectors * SECTOR
+    _refuse_overlaps(found, files, descriptor)
     return found
+
+
+def _refuse_overlaps(found: Extents, files: Files, descriptor: Descriptor) -> None:
+    """No sector of a flat file may be two sectors of the disk: writing the one would change the other."""
+    placed = sorted(
+        (found.files[part.source].path, part.offset, part.offset + part.length, number)
+        for number, part in enumerate(found.segments)
+        if isinstance(part, Linear)
+    )
+    for (path, _, end, first), (other, begin, _, second) in pairwise(placed):
+        if path == other and begin < end:
+            what = f"uses a part of its file that extent {min(first, second) + 1} uses, too"
+            raise fault(files, descriptor, max(first, second), what)
 
 
 def _add(found: Extents, files: Files, descriptor: Descriptor, number: int) -> None:
