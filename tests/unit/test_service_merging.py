@@ -193,6 +193,36 @@ def test_what_must_not_change_is_not_merged(tmp_path: Path) -> None:
     assert len(lab.media) == 3  # the two in the middle have become one
 
 
+def test_a_base_that_nobody_needs_any_more_stays_the_users(tmp_path: Path) -> None:
+    """Specification, 5.6: it was to be merged with a child, but that was deleted before."""
+    parts = Fixture(tmp_path)
+    lab = parts.lab
+    for shot in parts.shots:
+        lab.delete(parts.vm, shot)
+    chain = [one.uuid for one in lab.tree.chain(lab.medium_at(parts.vm, SLOT))]
+    lab.detach(parts.vm, SLOT)
+    with open_registry(lab.home) as registry, registry.change() as change:
+        for uuid in chain[:-1]:
+            change.remove_medium(uuid)
+    assert consolidate(lab.home) == merging.Consolidated((), ())
+    assert not lab.media[named("disk")].merging
+    assert os.path.exists(lab.media[named("disk")].path)
+
+
+def test_what_takes_a_kept_state_is_reset_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The image of the one that is merged away was not to forget anything at a power-on."""
+    monkeypatch.setattr(merging, "_direction", lambda _parent, _child: Direction.BACKWARD)
+    parts = Fixture(tmp_path)
+    lab = parts.lab
+    parent = list(lab.tree.chain(lab.medium_at(parts.vm, SLOT)))[1]
+    lab.set_type(replace(parent, auto_reset=True))
+    lab.delete(parts.vm, parts.shots[2])
+    before = lab.shown(parts.vm)
+    assert [one.kept.uuid for one in consolidate(lab.home).merged if one.kept] == [parent.uuid]
+    assert not lab.media[parent.uuid].auto_reset
+    parts.check(before, 3)
+
+
 def test_a_machine_that_is_not_there(tmp_path: Path) -> None:
     parts = Fixture(tmp_path)
     with pytest.raises(StorageError) as caught:

@@ -56,7 +56,8 @@ def merges_begun(view: View) -> list[tuple[Medium, Medium]]:
 def record_merge(change: Change, begun: Begun, *, kept: Medium, gone: Medium) -> Medium:
     """Let ``kept`` take the place of both, for media and machines; its file has all of it."""
     if begun.direction is Direction.BACKWARD:  # it stands for the child's state from now on
-        now = replace(kept, merging=gone.merging, description=gone.description or kept.description)
+        description = gone.description or kept.description
+        now = replace(kept, merging=gone.merging, auto_reset=gone.auto_reset, description=description)
     else:
         now = replace(kept, parent=gone.parent)
     change.put_medium(now)

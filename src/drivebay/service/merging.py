@@ -7,7 +7,7 @@ over with the change that takes the emptied image out, so that it is resumed aft
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from drivebay.chain.apply import Progress
@@ -15,6 +15,7 @@ from drivebay.chain.merge import Direction, Manner, kept_empty, merge
 from drivebay.chain.relink import is_linked, relink
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.machines.document import media_of
+from drivebay.machines.merge_direction import merges_backward
 from drivebay.machines.store import load
 from drivebay.registry.database import Registry, View, open_registry
 from drivebay.registry.home import Home
@@ -124,10 +125,14 @@ def _tidy(registry: Registry, medium: Medium, rounds: Rounds, progress: Progress
     return _merge(registry, tree, medium, children[0], progress)
 
 
-def _remove(registry: Registry, medium: Medium) -> Merged:
+def _remove(registry: Registry, medium: Medium) -> Merged | None:
+    """A diff that nobody needs goes; a base is the user's, and stays (specification, 5.6)."""
     with registry.change() as change:
         if change.tree.children(medium.uuid) or change.tree.uses_of(medium.uuid):
             raise _changed(medium)
+        if medium.parent is None:
+            change.put_medium(replace(medium, merging=False))
+            return None
         change.remove_medium(medium.uuid)
         change.after_commit(Remove(image_files(medium)))
     return Merged(medium)
@@ -162,9 +167,8 @@ def _merge(
 
 def _direction(parent: Medium, child: Medium) -> Direction:
     """Less is moved; but a base can only take (specification, 5.6)."""
-    if parent.parent is None or _usage(parent) > _usage(child):
-        return Direction.BACKWARD
-    return Direction.FORWARD
+    backward = merges_backward(is_base=parent.parent is None, size=_usage(parent), child_size=_usage(child))
+    return Direction.BACKWARD if backward else Direction.FORWARD
 
 
 def _usage(medium: Medium) -> int:
