@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from drivebay.service import online_merging
 from drivebay.service.merging import consolidate
+from drivebay.service.served import Served
 from support.served_machine import ServedMachine
 
 
@@ -40,3 +43,55 @@ def test_a_snapshot_is_merged_while_the_guest_writes(tmp_path: Path, image_forma
         assert len(machine.chain) == 3
         assert machine.served == machine.chain
     machine.check(written)
+
+
+STEPS = [(online_merging, "merge", False), (online_merging, "record_merge", True), (Served, "rebase", True)]
+
+
+@pytest.mark.parametrize("images", [3, 2], ids=["in between", "at the end"])
+@pytest.mark.parametrize(("owner", "step", "late"), STEPS, ids=[step for _, step, _ in STEPS])
+def test_interrupted_anywhere_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, step: str, late: bool, images: int
+) -> None:
+    """Also when the worker has begun to write an image that the registry has below the active one."""
+    monkeypatch.setattr(online_merging, "LITTLE", 0)
+    monkeypatch.setattr(online_merging, "_PATIENT_ROUNDS", 1)  # one image more, and then the end
+    machine = ServedMachine(tmp_path)
+    with machine.running():
+        load = machine.load()
+        _until_it_writes(load, 10)
+        shot = machine.take("s")
+        _until_it_writes(load, 10)
+        machine.lab.delete(machine.vm, shot)
+        _interrupt(monkeypatch, machine, (owner, step), images, late=late)
+        _until_it_writes(load, 10)
+        assert consolidate(machine.lab.home).left == ()
+        _until_it_writes(load, 10)
+        written = load.stop()
+        assert machine.served == machine.chain
+        assert len(machine.chain) == 1
+    machine.check(written)
+
+
+def _interrupt(
+    monkeypatch: pytest.MonkeyPatch,
+    machine: ServedMachine,
+    what: tuple[Any, str],
+    images: int,
+    *,
+    late: bool,
+) -> None:
+    """Let a step fail, once the worker serves so many images, as if the process had ended there."""
+    step = getattr(*what)
+
+    def stop(*arguments: object, **options: object) -> object:
+        reached = len(machine.served) == images
+        result = step(*arguments, **options) if late or not reached else None
+        if reached:
+            raise KeyboardInterrupt
+        return result
+
+    with monkeypatch.context() as patched:
+        patched.setattr(*what, stop)
+        with pytest.raises(KeyboardInterrupt):
+            consolidate(machine.lab.home)

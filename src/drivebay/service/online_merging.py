@@ -81,6 +81,8 @@ def merge_served(
     base = pair.chain[-1].uuid
     pace = 1.0 / (1 + rounds.pushed[base])
     images = [pair.parent] if pair.active else [pair.child, pair.parent]
+    with Served.connected(registry, pair.child.uuid) as served:  # first: what a disk writes can't be locked
+        served.catch_up(pair.tree)
     with ExitStack() as locks, ExitStack() as stack:
         locks.enter_context(kept_for_merging(map(name_of, images)))
         served = stack.enter_context(Served.connected(registry, pair.child.uuid, pace))

@@ -75,12 +75,13 @@ class Served:
                 stack.enter_context(client)
                 slots = _slots(machine, tree, medium)
                 disks += [Disk(machine.uuid, client, export, top) for export, top in slots]
-            served = cls(disks, pace)
-            served._catch_up(tree)
-            yield served
+            yield cls(disks, pace)
 
-    def _catch_up(self, tree: MediaTree) -> None:
-        """A new image that was recorded, but whose maker died before it was put on top, is put there now."""
+    def catch_up(self, tree: MediaTree) -> None:
+        """Put on top what the registry has there: a new image whose maker died before, or an emptied one.
+
+        The latter is merged, and gone from the disk, but whoever merged it died before that was recorded.
+        """
         for disk in self.disks:
             wanted = [one.path for one in tree.chain(disk.medium.uuid)]
             if self.paths(disk) == wanted[1:]:
