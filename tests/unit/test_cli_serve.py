@@ -17,6 +17,7 @@ import pytest
 import drivebay as package
 from support.command import COMMAND, drivebay, drivebay_process, failure, serving
 from support.nobody import open_folder, run_as_nobody
+from support.signals import signal_another_thread
 
 MIB = 1 << 20
 
@@ -161,6 +162,14 @@ def test_signals_end_it_in_order(number: signal.Signals) -> None:
         process.send_signal(number)
         assert process.wait(30) == 0
     assert _content() == b"C" * (64 << 10)
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_signal_that_another_thread_gets_ends_it_too() -> None:
+    with serving("disk.vdi") as (process, url):
+        _write(url, 0x43)
+        signal_another_thread(process.pid, signal.SIGTERM)
+        assert process.wait(30) == 0
 
 
 @pytest.mark.usefixtures("folder")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -29,6 +28,7 @@ from drivebay.service.worker import (
     start_worker,
 )
 from drivebay.service.worker.messages import LONGEST_LINE
+from support.signals import signal_another_thread
 from support.workers import nbd, new_disk, running
 
 
@@ -183,9 +183,7 @@ def test_an_end_that_is_asked_for_keeps_all_data(tmp_path: Path, end: str) -> No
 
 def test_a_signal_that_another_thread_gets_ends_the_worker_too(tmp_path: Path) -> None:
     with running([new_disk(tmp_path / "a.vdi")]) as worker:
-        *_, thread = sorted(int(number) for number in os.listdir(f"/proc/{worker.pid}/task"))
-        assert thread != worker.pid
-        assert ctypes.CDLL(None).tgkill(worker.pid, thread, signal.SIGTERM) == 0
+        signal_another_thread(worker.pid, signal.SIGTERM)
         assert worker.process.wait(20) == 0
 
 

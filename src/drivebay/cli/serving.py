@@ -7,8 +7,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -17,9 +16,6 @@ from drivebay.cli.options import AllowStaleParent, Cache, FormatName, Json, Sear
 from drivebay.cli.output import as_json_value, console, print_json
 from drivebay.model import CacheMode
 from drivebay.service.addresses import address_of
-
-if TYPE_CHECKING:
-    from drivebay.service.serving import DiskServer
 
 
 def serve(
@@ -55,14 +51,16 @@ def serve(
     options = opening(format_name, search, allow_stale_parent=allow_stale_parent, cache=cache)
 
     def run(ready: Callable[[Any], None]) -> None:
+        from drivebay.service.ending import Ending
         from drivebay.service.serving import DiskServer
 
         with DiskServer(images, options, address=address, read_only=read_only, name=name) as server:
-            _stop_on_signals(server)
+            ending = Ending(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
             ready({"pid": os.getpid(), "exports": [as_json_value(disk) for disk in server.disks]})
             quiet = fork or as_json or not console().is_terminal
-            with nullcontext() if quiet else live_line(server):
-                server.run()
+            with server.in_thread(ending.begin), nullcontext() if quiet else live_line(server):
+                ending.wait()
+                signal.signal(signal.SIGINT, signal.SIG_DFL)  # who asks once more does not want to wait
 
     def show(facts: Any) -> None:
         if as_json:
@@ -85,14 +83,3 @@ def _print_served(facts: Any, *, fork: bool) -> None:
     if fork:
         print(f"pid {facts['pid']}")
     sys.stdout.flush()
-
-
-def _stop_on_signals(server: DiskServer) -> None:
-    """The first signal ends the service in order; a SIGINT after it ends the process at once."""
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        server.stop()
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, stop)

@@ -8,18 +8,18 @@ import signal
 
 
 class Ending:
-    """Comes with SIGTERM, SIGINT or `begin`; the main thread makes it, and waits for it.
+    """Comes with one of ``signals``, or `begin`; the main thread makes it, and waits for it.
 
     A signal that comes while the main thread is about to wait for a lock, or that the kernel gives to
     another thread, wakes nobody: Python looks for signals before the wait, and after it. So its bytes are
     waited for, which the interpreter writes in whatever thread a signal finds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *signals: signal.Signals) -> None:
         self._read, self._write = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._write, False)
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in signals:
             signal.signal(number, lambda *_: None)
 
     def begin(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -70,23 +70,14 @@ class DiskServer:
         """Counters of what clients asked for."""
         return self._nbd.stats
 
-    def run(self) -> None:
-        """Serve until `stop`; what was written is flushed then. Raises the StorageError of a failed flush."""
-        self._ended = True
-        self._nbd.run()
-
     def _end(self) -> None:
         """Let a server that never ran give up its sockets and threads."""
         if not self._ended:
             self._nbd.stop()
-            self.run()
-
-    def stop(self) -> None:
-        """Let `run` end soon; safe in a signal handler and from any thread."""
-        self._nbd.stop()
+            self._nbd.run()
 
     def close(self) -> None:
-        """Close the images, after `run` has ended."""
+        """Close the images, after `in_thread` has ended."""
         self._resources.close()
 
     def __enter__(self) -> Self:
@@ -98,10 +89,14 @@ class DiskServer:
         self.close()
 
     @contextmanager
-    def in_thread(self) -> Iterator[None]:
-        """Serve in a thread while the context lasts."""
+    def in_thread(self, ended: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Serve in a thread while the context lasts; what was written is flushed then.
+
+        ``ended`` is called when the server has ended, by itself or not. Raises the StorageError of a
+        failed flush.
+        """
         self._ended = True
-        with self._nbd.in_thread():
+        with self._nbd.in_thread(ended):
             yield
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from contextlib import ExitStack
 
@@ -27,7 +28,7 @@ _MAX_CONNECTIONS = 512
 
 def main(run_folder: str) -> int:
     """Serve until told to end; the exit code."""
-    ending = Ending()
+    ending = Ending(signal.SIGTERM, signal.SIGINT)
     try:
         with ExitStack() as stack:
             _begin(run_folder, decode(sys.stdin.buffer.read()), stack, ending)
