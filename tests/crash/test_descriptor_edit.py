@@ -1,4 +1,4 @@
-"""A descriptor that is a file of its own, edited and marked while the power fails: it is never torn."""
+"""A descriptor, in a file of its own or embedded, is never torn when it is edited while the power fails."""
 
 from __future__ import annotations
 
@@ -173,6 +173,42 @@ def test_values_of_the_same_length_are_written_in_place(
         path.write_bytes(state.files[str(path)])
         found.add(_facts(path).uuid)
     assert {old, NEW} <= found
+
+
+@pytest.mark.parametrize("variant", ["monolithicSparse", "streamOptimized"])
+@pytest.mark.parametrize(("old", "new"), [("", "c" * 2000), ("c" * 2000, "d"), ("c" * 900, "d" * 900)])
+def test_an_embedded_descriptor_is_the_old_or_the_new_one(
+    tmp_path: Path, variant: str, old: str, new: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "disk.vmdk"
+    drivebay.create(path, size=SIZE, variant=variant, comment=old)
+    before, facts = path.read_bytes(), _facts(path)
+    log = Log()
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            "drivebay.chain.edit.FileSource",
+            lambda fd, name, *, writable: RecordingSource(fd, name, writable=writable, log=log),
+        )
+        _edit(path, uuid=NEW, comment=new)
+    after = path.read_bytes()
+    wanted = {(facts.uuid, facts.comment), (NEW, new)}
+    found = set()
+    for state in crash_states({str(path): before}, log.events, 1, 40, 400):
+        path.write_bytes(state.files[str(path)])
+        found.add((_facts(path).uuid, _facts(path).comment))
+    assert found == wanted
+    assert after[512 : 512 * 21].count(b"\0") == 20 * 512 - len(after[512 : 512 * 21].rstrip(b"\0"))
+    assert (after[:512], after[512 * 21 :]) == (before[:512], before[512 * 21 :])
+
+
+def test_where_there_is_no_room_aside_it_is_written_in_place(tmp_path: Path) -> None:
+    path = tmp_path / "disk.vmdk"
+    drivebay.create(path, size=SIZE)
+    drivebay.edit(path, comment="c" * 9000)
+    drivebay.edit(path, comment="d")
+    assert _facts(path).comment == "d"
+    with drivebay.open(path) as disk:
+        assert disk.read(0, 512) == bytes(512)
 
 
 def test_a_mark_across_two_sectors_is_a_content_id_however_it_is_torn(tmp_path: Path) -> None:

@@ -53,7 +53,8 @@ class Setting(NamedTuple):
 class Descriptor:
     """A parsed descriptor: ``text`` lies at byte ``offset`` of source 0, with ``room`` bytes to grow into.
 
-    ``room`` is 0 for a file of its own. ``settings`` are by lower-case key, the first of each key.
+    ``room`` is 0 for a file of its own. ``pointers`` are the bytes of the headers that tell both, in sectors.
+    ``settings`` are by lower-case key, the first of each key.
     """
 
     text: bytes
@@ -62,6 +63,7 @@ class Descriptor:
     encoding: str
     extents: tuple[Extent, ...]
     settings: Mapping[str, Setting]
+    pointers: tuple[int, ...] = ()
 
     @property
     def embedded(self) -> bool:
@@ -79,7 +81,9 @@ class Descriptor:
         return int(value, 16) if re.fullmatch(r"[0-9a-fA-F]{1,8}", value) else None
 
 
-def parse(text: bytes, path: str, *, offset: int = 0, room: int = 0) -> Descriptor:
+def parse(
+    text: bytes, path: str, *, offset: int = 0, room: int = 0, pointers: tuple[int, ...] = ()
+) -> Descriptor:
     """The descriptor in ``text``, which lies at byte ``offset`` of the file ``path``.
 
     Raises StorageError (CORRUPT) for too many extents or none, and for a line that is half an extent's.
@@ -103,7 +107,7 @@ def parse(text: bytes, path: str, *, offset: int = 0, room: int = 0) -> Descript
     if not 1 <= len(extents) <= MAX_EXTENTS:
         what = f"it has {len(extents)} extent lines, but 1 to {MAX_EXTENTS} are possible"
         raise _fault(what, path, offset)
-    return Descriptor(text, offset, room, encoding, tuple(extents), settings)
+    return Descriptor(text, offset, room, encoding, tuple(extents), settings, pointers)
 
 
 def _fault(what: str, path: str, offset: int) -> StorageError:

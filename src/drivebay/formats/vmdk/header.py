@@ -13,6 +13,7 @@ HEADER_SIZE = 512
 GD_AT_END = (1 << 64) - 1
 UNCLEAN_OFFSET = 72
 FLAGS_OFFSET = 8
+POINTER_OFFSET = 28
 VALID_NEWLINES = 1
 REDUNDANT = 2
 ZEROED_GRAINS = 4
@@ -24,6 +25,7 @@ GRAIN_MARKER = 12
 FOOTER_MARKER = 3
 ENTRY_SIZE: Literal[4] = 4
 
+_POINTER = struct.Struct("<QQ")
 _LAYOUT = struct.Struct("<4sIIQQQQIQQQB4sH")
 
 
@@ -74,6 +76,11 @@ class Header:
 def unpack(data: bytes) -> Header:
     """The header in the first bytes of a file, unchecked; what ``data`` lacks counts as zeros."""
     return Header(*_LAYOUT.unpack(data[: _LAYOUT.size].ljust(_LAYOUT.size, b"\0")))
+
+
+def pointer_to(sector: int, sectors: int) -> bytes:
+    """The two fields at `POINTER_OFFSET`: where the descriptor lies, and how much room it has."""
+    return _POINTER.pack(sector, sectors)
 
 
 def tables_for(sectors: int, grain: int, gtes: int) -> int:

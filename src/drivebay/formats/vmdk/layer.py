@@ -10,7 +10,15 @@ from drivebay.formats.vmdk import cowd, sesparse
 from drivebay.formats.vmdk.descriptor import MAX_SIZE, Descriptor, is_descriptor, parse
 from drivebay.formats.vmdk.extents import Extents, open_extents
 from drivebay.formats.vmdk.facts import NO_CONTENT, identifier, image_facts
-from drivebay.formats.vmdk.header import MAGIC
+from drivebay.formats.vmdk.header import (
+    GD_AT_END,
+    HEADER_SIZE,
+    MAGIC,
+    POINTER_OFFSET,
+    Header,
+    pointer_to,
+    unpack,
+)
 from drivebay.formats.vmdk.rules import read_header, refusal
 from drivebay.formats.vmdk.sparse import SparseExtent
 from drivebay.model import NULL_UUID, SECTOR
@@ -64,7 +72,18 @@ def _embedded(files: Files) -> Descriptor:
     if not 0 < room <= MAX_SIZE or offset + room > files.size:
         what = f"VMDK header: a descriptor of {room} bytes at {offset} can't be"
         raise refusal(files, ErrorKind.CORRUPT, 28, what)
-    return parse(files.read(offset, room), files.path, offset=offset, room=room)
+    text = files.read(offset, room)
+    return parse(text, files.path, offset=offset, room=room, pointers=_pointers(files, header))
+
+
+def _pointers(files: Files, header: Header) -> tuple[int, ...]:
+    """Where the header, and the footer if there is one, tell the descriptor's place as ``header`` does."""
+    told = pointer_to(header.descriptor_offset, header.descriptor_size)
+    places = [0]
+    if unpack(files.read(0, HEADER_SIZE)).directory == GD_AT_END:
+        places.append(files.size - 2 * SECTOR)
+    pointers = (place + POINTER_OFFSET for place in places)
+    return tuple(pointer for pointer in pointers if files.read(pointer, len(told)) == told)
 
 
 def _extent_alone(files: Files) -> StorageError:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from drivebay.blockmap import FileEdit, FileReplace, FileWrite
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.formats.vmdk.descriptor import Descriptor, Extent
+from drivebay.formats.vmdk.header import pointer_to
 from drivebay.model import SECTOR, Geometry
 
 _BARE = {"version", "CID", "parentCID"}  # written without quotes
@@ -55,16 +56,43 @@ def geometry_settings(geometry: Geometry, prefix: str) -> dict[str, str]:
 def changed(descriptor: Descriptor, settings: Mapping[str, str | None], path: str) -> list[FileEdit]:
     """The edits that give keys new values (``None``: take the line out); every other line stays as it is.
 
-    No crash tears a text of the same length, nor one in a file of its own. Raises StorageError (INVALID)
-    where the text doesn't fit into the room that it has.
+    After a crash it is the old text or the new one, except where an embedded one fills more than half of
+    its room. Raises StorageError (INVALID) where the text doesn't fit into the room that it has.
     """
     text = _replaced(descriptor, settings)
     if len(text) == len(descriptor.text):
         parts = _differing(descriptor, text)
-        if descriptor.embedded or len(parts) < 2:
+        if len(parts) < 2:
             return parts
     if not descriptor.embedded:
         return [FileReplace(text)]
+    return _aside_and_back(descriptor, text) or _in_place(descriptor, text, path)
+
+
+def _aside_and_back(descriptor: Descriptor, text: bytes) -> list[FileEdit]:
+    """The text is put behind the old one, where the header points until that is replaced; or want of room: [].
+
+    Each is whole while the header points to it: a disk writes the header's sector whole.
+    """
+    begin = descriptor.offset
+    skip = (max(len(text), len(descriptor.text)) // SECTOR + 1) * SECTOR  # a NUL ends what is before it
+    room = descriptor.room - skip
+    if len(text) >= room:
+        return []
+    return [
+        FileWrite(begin + skip, text.ljust(room, b"\0")),
+        *_pointing(descriptor, begin + skip, room),
+        FileWrite(begin, text.ljust(skip, b"\0")),
+        *_pointing(descriptor, begin, descriptor.room),
+        FileWrite(begin + skip, bytes(room)),
+    ]
+
+
+def _pointing(descriptor: Descriptor, begin: int, room: int) -> list[FileWrite]:
+    return [FileWrite(place, pointer_to(begin // SECTOR, room // SECTOR)) for place in descriptor.pointers]
+
+
+def _in_place(descriptor: Descriptor, text: bytes, path: str) -> list[FileEdit]:
     if len(text) > descriptor.room:
         message = (
             f"the descriptor would have {len(text)} bytes, but has room for {descriptor.room}; shorten it"
