@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import socket
 import time
-from types import TracebackType
-from typing import Any, Self
+from functools import partial
+from typing import Any
 from uuid import UUID
 
 from drivebay.errors import ErrorKind, StorageError
@@ -17,7 +16,8 @@ from drivebay.service.runtime.launch import launch
 from drivebay.service.runtime.presence import CONTROL_SOCKET, has_supervisor, qemu_pid
 from drivebay.service.runtime.values import attachment_to_json
 from drivebay.service.worker import DiskSpec, WorkerClient
-from drivebay.service.worker.messages import Message, decode, encode, error_from_json, lines
+from drivebay.service.worker.control_client import ControlClient
+from drivebay.service.worker.messages import Message
 from drivebay.service.worker.spec import spec_to_json
 
 STOP_TIMEOUT = 120.0  # seconds that a guest gets to power off
@@ -76,13 +76,11 @@ def _greeted(folder: str) -> MachineClient:
     return client
 
 
-class MachineClient:
+class MachineClient(ControlClient):
     """A connection to a supervisor. Every method raises the StorageError that it answers with."""
 
     def __init__(self, sock: socket.socket, run_folder: str) -> None:
-        self._sock = sock
-        self._lines = lines(sock)
-        self._numbers = itertools.count(1)
+        super().__init__(sock, "the machine's supervisor", partial(_gone, run_folder))
         self.run_folder = run_folder
 
     def greet(self) -> None:
@@ -162,33 +160,9 @@ class MachineClient:
         """A connection to the worker that serves the machine's disks."""
         return WorkerClient.connect(self.run_folder)
 
-    def close(self) -> None:
-        """Hang up; the machine goes on."""
-        self._sock.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _ask(self, do: str, patience: float | None = 0.0, **fields: object) -> Message:
         """The answer; ``patience`` is how long the supervisor itself may wait, None for ever."""
-        self._sock.settimeout(None if patience is None else _ANSWER_TIMEOUT + patience)
-        try:
-            self._sock.sendall(encode({"id": next(self._numbers), "do": do, **fields}))
-            line = next(self._lines, None)
-        except OSError as error:
-            raise _gone(self.run_folder, f"the machine's supervisor does not answer ({error})") from error
-        if line is None:
-            raise _gone(self.run_folder, "the machine's supervisor ended")
-        answer = decode(line)
-        if "error" in answer:
-            raise error_from_json(answer["error"])
-        result: Message = answer["ok"]
-        return result
+        return self._exchange(do, fields, None if patience is None else _ANSWER_TIMEOUT + patience)
 
 
 def _gone(path: str, what: str) -> StorageError:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import socket
-import threading
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from functools import partial
+from typing import Any
 
 from drivebay.errors import ErrorKind, StorageError
-from drivebay.service.worker.messages import Message, decode, encode, error_from_json, lines
+from drivebay.service.worker.control_client import ControlClient
+from drivebay.service.worker.messages import Message
 from drivebay.service.worker.spec import CONTROL_SOCKET, DiskSpec, spec_to_json
 
 Status = dict[str, Any]
@@ -19,20 +18,17 @@ Status = dict[str, Any]
 _RATES = ("reads", "writes", "read_bytes", "written_bytes", "zeros", "discards", "flushes", "errors")
 
 
-class WorkerClient:
-    """A control connection; safe for many threads, which wait for each other.
+class WorkerClient(ControlClient):
+    """A control connection to a worker; see `connect`.
 
     Every method raises the StorageError that the worker answers with, and STATE when the worker is gone
     or does not answer within ``timeout`` seconds. What this client holds is released when it is closed,
     or dies.
     """
 
-    def __init__(self, sock: socket.socket, path: str) -> None:
-        self._sock = sock
-        self._path = path
-        self._lines = lines(sock)
-        self._lock = threading.Lock()
-        self._numbers = itertools.count(1)
+    def __init__(self, sock: socket.socket, path: str, timeout: float) -> None:
+        super().__init__(sock, "the worker", partial(_gone, path))
+        self._timeout = timeout
 
     @classmethod
     def connect(cls, run_folder: str, *, timeout: float = 600) -> WorkerClient:
@@ -45,7 +41,7 @@ class WorkerClient:
         except OSError as error:
             sock.close()
             raise _gone(path, f"no worker serves here ({error.strerror})") from error
-        return cls(sock, path)
+        return cls(sock, path, timeout)
 
     def status(self) -> dict[str, Status]:
         """For each export what it is and has done; see docs/internals/worker.md for the fields."""
@@ -101,34 +97,8 @@ class WorkerClient:
         """Have the worker flush and close everything, and end."""
         self._ask("quit")
 
-    def close(self) -> None:
-        """Give up the connection, and what is held by it."""
-        self._sock.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def _ask(self, do: str, **fields: object) -> Message:
-        number = next(self._numbers)
-        with self._lock:
-            try:
-                self._sock.sendall(encode({"id": number, "do": do, **fields}))
-                line = next(self._lines, None)
-            except OSError as error:
-                self._sock.close()
-                raise _gone(self._path, f"the worker does not answer ({error})") from error
-        if line is None:
-            raise _gone(self._path, "the worker ended")
-        answer = decode(line)
-        if "error" in answer:
-            raise error_from_json(answer["error"])
-        result: Message = answer["ok"]
-        return result
+        return self._exchange(do, fields, self._timeout)
 
 
 def rates(before: Status, after: Status) -> dict[str, float]:
