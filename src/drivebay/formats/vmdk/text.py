@@ -70,7 +70,7 @@ def changed(descriptor: Descriptor, settings: Mapping[str, str | None], path: st
 
 
 def _aside_and_back(descriptor: Descriptor, text: bytes) -> list[FileEdit]:
-    """The text is put behind the old one, where the header points until that is replaced; or want of room: [].
+    """The text behind the old one, where the header points until that is replaced; nothing for want of room.
 
     Each is whole while the header points to it: a disk writes the header's sector whole.
     """
