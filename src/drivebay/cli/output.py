@@ -25,7 +25,7 @@ _PIPE_WIDTH = 10_000  # columns
 @functools.cache
 def console(*, stderr: bool = False) -> Console:
     """The terminal, or the pipe that stands for it. Long lines are left to the terminal."""
-    return Console(stderr=stderr, soft_wrap=True, highlight=False)
+    return Console(stderr=stderr, soft_wrap=True, highlight=False, emoji=False)
 
 
 def print_wide(shown: RenderableType) -> None:
@@ -38,7 +38,7 @@ def print_wide(shown: RenderableType) -> None:
 
 @functools.cache
 def _wide_console() -> Console:
-    return Console(highlight=False, width=_PIPE_WIDTH)
+    return Console(highlight=False, emoji=False, width=_PIPE_WIDTH)
 
 
 def printable(text: object) -> str:

@@ -77,7 +77,7 @@ def require_may_have_children(tree: MediaTree, medium: Medium) -> None:
         raise _refused(
             medium,
             f"a {kind} medium can't have differencing images, as its contents change under them; "
-            "set its type to normal first (drivebay medium type), or clone it",
+            "set its type to normal first (drivebay medium set-type), or clone it",
         )
     if medium.merging:
         raise _refused(

@@ -51,7 +51,7 @@ def save(change: Change, machine: Machine) -> None:
     Its media must be registered in this change before. A folder that isn't the one from before is renamed.
     Raises StorageError (IN_USE) if another machine has the name.
     """
-    _require_free_name(change.connection, machine)
+    require_free_name(change.connection, machine)
     before = _row(change.connection, machine.uuid)
     old = documents.from_text(before.document, before.folder) if before else None
     text = documents.to_text(documents.to_document(machine, media_of(machine, change.tree), old))
@@ -95,7 +95,8 @@ def _row(connection: Connection, uuid: UUID) -> Row[Any] | None:
     return connection.execute(select(schema.machines).where(_ROWS.uuid == str(uuid))).first()
 
 
-def _require_free_name(connection: Connection, machine: Machine) -> None:
+def require_free_name(connection: Connection, machine: Machine) -> None:
+    """Raise StorageError (IN_USE) if another machine has the name."""
     query = select(_ROWS.uuid).where(_ROWS.name == machine.name, _ROWS.uuid != str(machine.uuid))
     if connection.execute(query).first():
         raise StorageError(

@@ -56,6 +56,14 @@ def reported(path: str, operation: str) -> Iterator[None]:
         raise _storage_error(error.orig, path, operation) or error from error
     except sqlite3.Error as error:
         raise _storage_error(error, path, operation) or error from error
+    except UnicodeEncodeError as error:
+        raise StorageError(
+            ErrorKind.INVALID,
+            "this name is no Unicode text (UTF-8), so the registry can't record it; rename the file or "
+            "folder",
+            path=error.object,
+            operation=operation,
+        ) from error
 
 
 def corrupt(path: str, what: object, operation: str = "read the registry") -> StorageError:

@@ -14,8 +14,8 @@ from drivebay.machines.model import Machine, MachineState
 from drivebay.machines.mutability import require_not_running
 from drivebay.machines.names import require_machine_name
 from drivebay.machines.settings import edit_settings
-from drivebay.machines.store import load_all, refresh, save
-from drivebay.registry.database import Change, open_registry
+from drivebay.machines.store import load_all, refresh, require_free_name, save
+from drivebay.registry.database import Change, Registry, open_registry
 from drivebay.registry.home import Home
 from drivebay.registry.journal import Remove
 from drivebay.service.machines.changes import change_machine
@@ -41,8 +41,17 @@ def create_machine(
     place = os.path.realpath(folder or os.path.join(home.machines, name))
     made = Machine(uuid4(), name, place, description=description)
     made = edit_settings(made, **_absolute(settings or {}))
-    _require_free_folder(made)
-    with open_registry(home) as registry, registry.intend([place]) as intent:
+    with open_registry(home) as registry:
+        with registry.view() as view:
+            require_free_name(view.connection, made)
+        _require_free_folder(made)
+        _make(registry, made)
+    return made
+
+
+def _make(registry: Registry, made: Machine) -> None:
+    place = made.folder
+    with registry.intend([place]) as intent:
         try:
             os.makedirs(place, exist_ok=True)
         except OSError as error:
@@ -51,7 +60,6 @@ def create_machine(
             _require_own_folder(change, made)
             save(change, made)
             change.finish(intent)
-    return made
 
 
 def list_machines(home: Home) -> list[Machine]:
@@ -128,8 +136,7 @@ def _require_free_folder(machine: Machine) -> None:
         raise StorageError(
             ErrorKind.IN_USE,
             "there is a machine's file here already; choose another name or folder, or take this machine "
-            "into "
-            "the registry with drivebay rebuild",
+            "into the registry with drivebay rebuild",
             path=document_path(machine),
             operation="create a machine",
         )

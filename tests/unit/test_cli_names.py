@@ -1,0 +1,58 @@
+"""Names as people give them: they are shown as they are, or refused with a reason."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from drivebay.registry.home import HOME_VARIABLE
+from support.command import drivebay, drivebay_json, failure
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, beside a home of its own."""
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home dir ü"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_names_are_no_markup() -> None:
+    name, controller, snapshot = "[bold]vm :smile:", "a:b: :x:", "[red]s[/] :b:"
+    assert name in drivebay("machine", "create", name, "--memory", 64).stdout
+    assert controller in drivebay("controller", "add", name, controller, "--kind", "NVMe").stdout
+    assert snapshot in drivebay("snapshot", "take", name, snapshot).stdout
+    assert snapshot in drivebay("snapshot", "tree", name).stdout
+    shown = drivebay("machine", "show", name).stdout
+    assert name in shown
+    assert controller in shown
+    assert drivebay_json("machine", "list")[0]["name"] == name
+
+
+@pytest.mark.parametrize("command", [("medium", "create"), ("create",)])
+def test_a_name_that_is_no_text_is_made_but_not_registered(command: tuple[str, ...]) -> None:
+    name = os.fsdecode(b"bad\xff.vdi")
+    done = drivebay(*command, name, "--size", "1M")
+    if command == ("create",):
+        assert done.returncode == 0
+        done = drivebay("medium", "add", name)
+    assert done.returncode == 2
+    assert "no Unicode text" in done.stderr
+    assert drivebay_json("medium", "list") == []
+    assert os.path.exists(name) == (command == ("create",))
+
+
+def test_a_machine_in_a_folder_whose_name_is_no_text() -> None:
+    place = os.fsdecode(b"bad\xff")
+    done = drivebay("machine", "create", "vm", "--folder", place)
+    assert done.returncode == 2
+    assert "no Unicode text" in done.stderr
+    assert not os.path.lexists(place)
+
+
+def test_a_machine_s_name_that_is_taken_is_named_so() -> None:
+    assert drivebay("machine", "create", "vm", "--memory", 64).returncode == 0
+    again = failure(drivebay("machine", "create", "vm", "--memory", 64), 7)
+    assert "there is a machine called 'vm' already" in again
