@@ -71,7 +71,9 @@ class RealLab(Lab):
         self._change(lambda change: change.put_medium(made))
 
     def set_type(self, medium: Medium) -> None:
-        self._change(lambda change: change.put_medium(medium))
+        with open_registry(self.home) as registry, registry.change() as change:
+            change.put_medium(medium)
+            store.refresh(change, [medium.uuid])
 
     def attach(self, machine: UUID, slot: Slot, medium: UUID, previous: tuple[Attachment, ...] = ()) -> None:
         with open_registry(self.home) as registry:

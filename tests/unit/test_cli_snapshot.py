@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from drivebay.cli.app import app
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.machines.model import Slot
+from drivebay.registry.medium import MediumType
 from support.machines import medium, named
 from support.real_lab import RealLab
 
@@ -73,3 +74,26 @@ def test_file_systems_are_not_frozen_for_a_snapshot_with_memory(lab: RealLab) ->
         _run(lab, "take", "one", "clean", "--freeze")
     assert caught.value.kind is ErrorKind.INVALID
     _run(lab, "take", "one", "clean", "--freeze", "--no-state")
+
+
+def test_an_image_that_a_reset_will_forget_is_not_said_to_be_merged(tmp_path: Path) -> None:
+    lab = RealLab(tmp_path)
+    lab.add(medium("frozen", type=MediumType.IMMUTABLE))
+    lab.attach(lab.machine("one"), SATA, named("frozen"))
+    for name in ("first", "second"):
+        _run(lab, "take", "one", name)
+    before = lab.shown(named("one"))[None]
+    kept = next(one for one in lab.machines[named("one")].snapshots if one.name == "second")
+    image = lab.media[kept.hardware.attachments[0].medium].path
+
+    result = CliRunner().invoke(app, ["--home", lab.home.folder, "snapshot", "delete", "one", "second"])
+    assert f"keep {image} until" in str(result.exception)
+    deleted = json.loads(_run(lab, "delete", "one", "second", "--yes", "--json"))
+    assert [(one["target"], one["forgotten"]) for one in deleted["merges"]] == [(image, True)]
+    assert lab.shown(named("one"))[None] == before
+    assert Path(image).exists()
+
+    restored = json.loads(_run(lab, "restore", "one", "first", "--yes", "--json"))
+    assert image in restored["lost"]
+    assert not Path(image).exists()
+    assert len(lab.media) == 3  # the base, what the snapshot holds, and the new diff

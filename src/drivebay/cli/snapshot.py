@@ -197,12 +197,20 @@ def _deleting(preview: DeletePreview) -> str:
 
 def _merge_fields(merge: Merge) -> dict[str, object]:
     waits = [medium.path for medium in merge.waits_for]
-    return {"source": merge.source, "target": merge.target, "copied": merge.copied, "waits_for": waits}
+    return {
+        "source": merge.source,
+        "target": merge.target,
+        "copied": merge.copied,
+        "waits_for": waits,
+        "forgotten": merge.forgotten,
+    }
 
 
 def _merging(merge: Merge) -> str:
     if merge.waits_for:
         return f"keep {merge.medium.path}, on which {len(merge.waits_for)} images build"
+    if merge.forgotten:
+        return f"keep {merge.medium.path} until the diff on it is reset, which forgets both"
     return f"merge {merge.source} into {merge.target} (up to {format_size(merge.copied)} are copied)"
 
 

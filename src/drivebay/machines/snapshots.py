@@ -224,12 +224,33 @@ def _sorted_out(
     A base stays unless this machine's own images build on it: it is the user's, or another machine's.
     """
     dropped = [one for one in unused if one.parent is not None and not tree.children(one.uuid)]
+    dropped += _left_alone(tree, {one.uuid for one in dropped})
     merging = [
         one
         for one in unused
         if tree.children(one.uuid) and (one.parent is not None or _own_base(machine, tree, one))
     ]
     return tuple(dropped), tuple(merging)
+
+
+def _left_alone(tree: MediaTree, dropped: set[UUID]) -> list[Medium]:
+    """What deleted snapshots had left to be merged into images that are dropped now: it goes with them."""
+    gone, found = set(dropped), []
+    below = {tree.media[one].parent for one in gone}
+    while below:
+        parents = [tree.media[uuid] for uuid in below if uuid is not None and uuid in tree.media]
+        alone = [
+            one
+            for one in parents
+            if one.merging
+            and one.parent is not None
+            and not tree.uses_of(one.uuid)
+            and gone.issuperset(child.uuid for child in tree.children(one.uuid))
+        ]
+        gone |= {one.uuid for one in alone}
+        found += alone
+        below = {one.parent for one in alone}
+    return found
 
 
 def _own_base(machine: Machine, tree: MediaTree, base: Medium) -> bool:

@@ -59,8 +59,8 @@ class SnapshotsInfo:
 class Merge:
     """What will become of an image that no state uses any more.
 
-    ``copied`` bytes at most go from ``source`` into ``target``; while several images build on it
-    (``waits_for``), it stays as it is.
+    ``copied`` bytes at most go from ``source`` into ``target``. It stays as it is while several images build
+    on it (``waits_for``), and until the next reset where that makes its child forget it (``forgotten``).
     """
 
     medium: Medium
@@ -68,6 +68,7 @@ class Merge:
     target: str
     copied: int
     waits_for: tuple[Medium, ...] = ()
+    forgotten: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,8 @@ def _merge(tree: MediaTree, medium: Medium) -> Merge:
     if len(children) > 1:
         return Merge(medium, medium.path, medium.path, 0, tuple(children))
     child = children[0]
+    if child.auto_reset:
+        return Merge(medium, medium.path, medium.path, 0, forgotten=True)
     own, other = disk_usage(image_files(medium)), disk_usage(image_files(child))
     if merges_backward(is_base=medium.parent is None, size=own, child_size=other):
         return Merge(medium, child.path, medium.path, other)
