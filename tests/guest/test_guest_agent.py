@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,6 +72,7 @@ def test_the_agent_freezes_and_the_supervisor_thaws(bench: Bench, monkeypatch: p
     _a_snapshot_that_fails(bench, shell, monkeypatch)
     _a_client_that_goes_away(bench, shell)
     _a_supervisor_that_dies(bench, shell)
+    _a_supervisor_that_dies_meanwhile(bench, shell, monkeypatch)
     _an_agent_that_hangs(bench, shell)
 
 
@@ -161,6 +163,21 @@ def _a_supervisor_that_dies(bench: Bench, shell: Shell) -> None:
     _stands_still(shell)
     with bench.client() as client:
         assert client.status()["state"] == "running"
+    _goes_on(shell)
+
+
+def _a_supervisor_that_dies_meanwhile(bench: Bench, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = online_snapshots._commit
+
+    def kill_then_commit(*arguments: Any) -> None:
+        with bench.client() as client:
+            os.kill(client.status()["supervisor"], signal.SIGKILL)
+        commit(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(online_snapshots, "_commit", kill_then_commit)
+        taken = _take(bench, "orphaned")
+    assert ["may still be frozen" in one for one in taken.warnings] == [True]
     _goes_on(shell)
 
 

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 import drivebay
 from drivebay.machines import store
-from drivebay.machines.model import Attachment, Controller, Hardware, Machine, Settings, Slot
+from drivebay.machines.model import Attachment, Controller, Firmware, Hardware, Machine, Settings, Slot
 from drivebay.qemu import TinyGuest
 from drivebay.qemu.arguments import SERIAL_SOCKET
 from drivebay.registry.database import open_registry
@@ -144,9 +144,11 @@ class Bench:
 
     def _boot_directly(self) -> None:
         kinds = [controller.substitute or controller.kind for controller in self.controllers]
-        kernel = self.guest.files(self.folder, SHELL, kinds)
+        firmware = self.settings.firmware
+        kernel = self.guest.files(self.folder, SHELL, kinds, efi=firmware is Firmware.EFI)
         self.settings = Settings(
             memory_mib=192,
+            firmware=firmware,
             kernel=str(kernel.kernel),
             initrd=str(kernel.initramfs),
             command_line=kernel.command_line,

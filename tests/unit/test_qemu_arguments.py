@@ -240,11 +240,12 @@ def test_efi_needs_its_package_and_keeps_a_machines_variables(tmp_path: Path) ->
     assert caught.value.kind is ErrorKind.NOT_FOUND
     code, template = tmp_path / "code.fd", tmp_path / "vars.fd"
     code.write_bytes(b"code")
-    template.write_bytes(b"new")
+    template.write_bytes(b"what a new machine has")
     efi = efi_of(str(tmp_path), [(str(code), str(template))])
-    Path(efi.variables).write_bytes(b"changed by the guest")
+    assert Path(efi.variables).read_bytes() == b"what a new machine has"
+    Path(efi.variables).write_bytes(b"changed by the guest!!")
     assert efi_of(str(tmp_path), [(str(code), str(template))]) == efi
-    assert Path(efi.variables).read_bytes() == b"changed by the guest"
+    assert Path(efi.variables).read_bytes() == b"changed by the guest!!"
     command = machine_arguments(machine(), [], replace(RUN, efi=Efi("/c", "/v")))
     assert values(command, "-machine") == ["q35,sata=off,pflash0=efi-code,pflash1=efi-variables"]
     flash = [json.loads(each) for each in values(command, "-blockdev")]

@@ -49,6 +49,17 @@ def test_the_small_copy_serves_as_the_package_does(package: Path, tmp_path: Path
     assert copy.image.read_bytes() == PLAIN_KERNEL
     assert copy.modules(["ahci"]) == kernel.modules(["ahci"])
     assert set(copy.files) == {"ahci", "libahci", "lib_ata"}
+    assert copy.image_for(efi=False) == copy.image
+    assert copy.image_for(efi=True).read_bytes() == kernel.image.read_bytes()
+
+
+def test_efi_firmware_needs_the_packed_image(tmp_path: Path) -> None:
+    (tmp_path / "vmlinux").write_bytes(PLAIN_KERNEL)
+    kernel = GuestKernel.open(tmp_path)
+    assert kernel.image_for(efi=False).name == "vmlinux"
+    with pytest.raises(StorageError, match="BIOS") as caught:
+        kernel.image_for(efi=True)
+    assert caught.value.kind is ErrorKind.NOT_FOUND
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, lzma.compress])

@@ -16,6 +16,7 @@ from drivebay.errors import ErrorKind, StorageError
 from drivebay.machines.clone_mode import CloneMode
 from drivebay.machines.clone_names import CloneNames
 from drivebay.machines.diffs import NewDiff, new_diff
+from drivebay.machines.efi_variables import variables_of
 from drivebay.machines.model import Attachment, Hardware, Machine, MachineState, Snapshot
 from drivebay.machines.snapshot_tree import by_uuid, path_to_root, subtree
 from drivebay.machines.write_modes import is_captured, require_unwritten
@@ -45,12 +46,16 @@ class ImageCopy:
 
 @dataclass(frozen=True, slots=True)
 class ClonePlan:
-    """The clone, once ``copies`` (parents first), then ``diffs`` and ``state_files`` (from, to) are made."""
+    """The clone, once ``copies`` (parents first), then ``diffs`` and ``state_files`` (from, to) are made.
+
+    ``variables`` are those files of EFI variables (from, to) of its states that are there.
+    """
 
     machine: Machine
     copies: tuple[ImageCopy, ...] = ()
     diffs: tuple[NewDiff, ...] = ()
     state_files: tuple[tuple[str, str], ...] = ()
+    variables: tuple[tuple[str, str], ...] = ()
 
 
 def plan_clone(machine: Machine, tree: MediaTree, wanted: CloneRequest) -> ClonePlan:
@@ -71,7 +76,16 @@ def plan_clone(machine: Machine, tree: MediaTree, wanted: CloneRequest) -> Clone
         (os.path.join(machine.folder, state), os.path.join(clone.folder, state))
         for state in sorted({clone.state_file, *(one.state_file for one in clone.snapshots)} - {""})
     )
-    return ClonePlan(_renamed(clone), tuple(copies), tuple(diffs.values()), states)
+    renamed = _renamed(clone)
+    current = None if _keeps_current(machine, wanted) else wanted.snapshot
+    uuids = [(current, None), *((old.uuid, new.uuid) for old, new in _pairs(clone, renamed))]
+    variables = tuple((variables_of(machine, old), variables_of(renamed, new)) for old, new in uuids)
+    return ClonePlan(renamed, tuple(copies), tuple(diffs.values()), states, variables)
+
+
+def _pairs(clone: Machine, renamed: Machine) -> Iterable[tuple[Snapshot, Snapshot]]:
+    """The clone's snapshots before and after they get UUIDs of their own."""
+    return zip(clone.snapshots, renamed.snapshots, strict=True)
 
 
 def _linked(machine: Machine, tree: MediaTree, wanted: CloneRequest) -> ClonePlan:
@@ -89,7 +103,8 @@ def _linked(machine: Machine, tree: MediaTree, wanted: CloneRequest) -> ClonePla
     clone = Machine(uuid4(), wanted.name, wanted.folder, hardware)
     diffs = _on_top(tree, hardware, clone.snapshot_folder)
     moved = _moved(hardware, {old: diff.uuid for old, diff in diffs.items()})
-    return ClonePlan(replace(clone, hardware=moved), diffs=tuple(diffs.values()))
+    variables = ((variables_of(machine, wanted.snapshot), variables_of(clone)),)
+    return ClonePlan(replace(clone, hardware=moved), diffs=tuple(diffs.values()), variables=variables)
 
 
 def _on_top(tree: MediaTree, hardware: Hardware, folder: str) -> dict[UUID, NewDiff]:

@@ -1,8 +1,8 @@
 """A Linux kernel for guests: a folder that holds the kernel's image and its modules.
 
 The folder may be an unpacked kernel package (``boot/vmlinuz-*``, ``lib/modules/*/...``) or the small copy
-that `drivebay.qemu.kernel_package` keeps (``vmlinux``, ``*.ko``): the image and the modules are looked for by
-name, anywhere below.
+that `drivebay.qemu.kernel_package` keeps (``vmlinux``, ``vmlinuz``, ``*.ko``): the image and the modules are
+looked for by name, anywhere below.
 """
 
 from __future__ import annotations
@@ -32,16 +32,21 @@ class Module:
 
 @dataclass(frozen=True, slots=True)
 class GuestKernel:
-    """An image that QEMU can start, and where its modules are."""
+    """An image that QEMU can start, and where its modules are.
+
+    ``packed`` is the image as distributions have it, which EFI firmware can start, too.
+    """
 
     image: Path
     files: dict[str, Path]
     builtin: frozenset[str]
+    packed: Path | None = None
 
     @classmethod
     def open(cls, folder: Path) -> GuestKernel:
         """Look through ``folder``. Raises `StorageError` (NOT_FOUND) when no kernel is below it."""
-        image = _newest(folder.rglob("vmlinux")) or _newest(folder.rglob("vmlinuz*"))
+        packed = _newest(folder.rglob("vmlinuz*"))
+        image = _newest(folder.rglob("vmlinux")) or packed
         if image is None:
             raise StorageError(
                 ErrorKind.NOT_FOUND,
@@ -52,7 +57,21 @@ class GuestKernel:
         files = {_module_name(path): path for path in folder.rglob("*.ko*") if path.name.endswith(_SUFFIXES)}
         lists = [path.read_text() for path in folder.rglob(BUILTIN)]
         builtin = frozenset(_module_name(Path(line)) for text in lists for line in text.split())
-        return cls(image, files, builtin)
+        return cls(image, files, builtin, packed)
+
+    def image_for(self, *, efi: bool) -> Path:
+        """What is started without firmware, or by ``efi`` firmware. Raises `StorageError` (NOT_FOUND)."""
+        if not efi:
+            return self.image
+        if self.packed is None:
+            raise StorageError(
+                ErrorKind.NOT_FOUND,
+                "EFI firmware can't start this kernel; put its compressed image (vmlinuz-*) beside it, or "
+                "let the machine start with BIOS",
+                path=self.image,
+                operation="find a kernel for the guest",
+            )
+        return self.packed
 
     def modules(self, names: Iterable[str]) -> list[Module]:
         """The named modules and all that they depend on, each after what it needs.

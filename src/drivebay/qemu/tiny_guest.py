@@ -119,21 +119,27 @@ class TinyGuest:
         return _succeeded(GuestResult(output.lines, output.seconds, self.accelerator))
 
     def files(
-        self, folder: Path, script: str, kinds: Iterable[str], drives: Sequence[GuestDrive] = ()
+        self,
+        folder: Path,
+        script: str,
+        kinds: Iterable[str],
+        drives: Sequence[GuestDrive] = (),
+        *,
+        efi: bool = False,
     ) -> DirectKernel:
         """Write into ``folder`` what a machine needs to boot this guest directly and run ``script``.
 
         It gets the drivers for these kinds of controllers, and for what a machine has besides disks; the
-        script begins when all ``drives`` are there.
+        script begins when all ``drives`` are there. With ``efi`` it is EFI firmware that starts the kernel.
         """
         modules = self.kernel.modules([*_drivers(kinds), *_FILE_SYSTEM_MODULES, *_MACHINE_MODULES])
         target = folder / INITRAMFS
         target.write_bytes(initramfs.build(self.busybox, modules, drives, script))
-        return self._kernel(os.fspath(target))
+        return self._kernel(os.fspath(target), efi=efi)
 
-    def _kernel(self, initramfs_path: str) -> DirectKernel:
+    def _kernel(self, initramfs_path: str, *, efi: bool = False) -> DirectKernel:
         command_line = _TCG_COMMAND_LINE if self.accelerator == "tcg" else _COMMAND_LINE
-        return DirectKernel(self.kernel.image, Path(initramfs_path), command_line)
+        return DirectKernel(self.kernel.image_for(efi=efi), Path(initramfs_path), command_line)
 
 
 def _find_kernel(on_status: OnStatus) -> GuestKernel:

@@ -18,6 +18,7 @@ from drivebay.machines.store import load_all, save
 from drivebay.registry.database import Registry, open_registry
 from drivebay.registry.home import Home
 from drivebay.registry.medium import MediaTree, Medium
+from drivebay.service import efi_variables
 from drivebay.service.copying import Run, bytes_to_copy, copy_run
 from drivebay.service.diffs import make_diff
 from drivebay.service.machines.live import load_live, require_same
@@ -72,13 +73,15 @@ def _carry_out(
     images = [copy.medium.path for copy in plan.copies] + [diff.path for diff in plan.diffs]
     states = [target for _, target in plan.state_files]
     folders = [clone.snapshot_folder, clone.folder]
-    with registry.intend([*images, *states, *folders]) as intent:
+    variables = efi_variables.there(plan.variables)
+    with registry.intend([*images, *states, *(target for _, target in variables), *folders]) as intent:
         _make_folders(clone)
         copied = _copy_images(made, plan.copies, progress)
         for diff in plan.diffs:
             make_diff(made, diff)
         for source, target in plan.state_files:
             _copy_state(source, target)
+        efi_variables.make(variables)
         with registry.change() as change:
             require_same(change, registry.home, machine)
             for copy in plan.copies:

@@ -12,6 +12,7 @@ from drivebay.errors import StorageError, from_os_error
 from drivebay.machines.diffs import NewDiff
 from drivebay.registry.database import Change, Intent, Registry
 from drivebay.registry.medium import MediaTree, Medium
+from drivebay.service import efi_variables
 
 
 @contextmanager
@@ -21,16 +22,22 @@ def made_diffs(
     diffs: Sequence[NewDiff],
     *,
     files: Sequence[str] = (),
+    copies: efi_variables.Copies | None = None,
     in_use: bool = False,
 ) -> Iterator[Intent]:
     """The files of ``diffs``; they go again unless the block finishes the intent with `record_diffs`.
 
-    ``files`` are further ones that the block makes. With ``in_use`` somebody may be writing the parents, who
-    will put the diffs on top of them (`WorkerClient.push`). Raises StorageError.
+    ``files`` are further ones that the block makes, ``copies`` those of EFI variables. With
+    ``in_use`` somebody may be writing the parents, who will put the diffs on top of them
+    (`WorkerClient.push`). Raises StorageError.
     """
-    with registry.intend([*(diff.path for diff in diffs), *files]) as intent:
+    copies = copies or []
+    with registry.intend(
+        [*(diff.path for diff in diffs), *files, *(target for _, target in copies)]
+    ) as intent:
         for diff in diffs:
             make_diff(tree, diff, in_use=in_use)
+        efi_variables.make(copies)
         yield intent
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import delete, select
 
 from drivebay.chain.file_set import files_of
 from drivebay.machines.document import document_path
+from drivebay.machines.efi_variables import all_variables
 from drivebay.machines.model import Machine
 from drivebay.machines.store import load_all, save
 from drivebay.model import Severity
@@ -203,6 +204,7 @@ def _leftovers(tree: MediaTree, machines: Iterable[Machine]) -> Iterator[Trouble
         states = [machine.state_file, *(snapshot.state_file for snapshot in machine.snapshots)]
         known |= {os.path.realpath(os.path.join(machine.folder, state)) for state in states if state}
         known |= {os.path.realpath(os.path.join(machine.snapshot_folder, state)) for state in states if state}
+        known |= {*map(os.path.realpath, all_variables(machine))}
     for machine in machines:
         for path in walk_files([machine.snapshot_folder]):
             if path not in known:

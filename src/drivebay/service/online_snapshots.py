@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -20,6 +20,8 @@ from drivebay.machines.snapshot_names import UniqueName, unique_name
 from drivebay.machines.snapshots import TakePlan, plan_take
 from drivebay.machines.store import load, save
 from drivebay.registry.database import Intent, Registry
+from drivebay.registry.home import Home
+from drivebay.service import efi_variables
 from drivebay.service.diffs import made_diffs, record_diffs
 from drivebay.service.machines.live import require_same
 from drivebay.service.runtime.client import MachineClient, connect
@@ -53,11 +55,16 @@ def take_running(registry: Registry, machine: Machine, name: str, wishes: Wishes
     chosen = unique_name(machine, name, wishes.unique, now)
     plan = plan_take(machine, tree, chosen, taken=now, description=wishes.description, state_file=state_file)
     files = [os.path.join(machine.folder, state_file)] if state_file else []
+    variables = efi_variables.kept_by(machine, plan.snapshot.uuid)
     with (
         connect(registry.home, machine.uuid) as client,
-        made_diffs(registry, tree, plan.diffs, files=files, in_use=True) as intent,
+        made_diffs(registry, tree, plan.diffs, files=files, copies=variables, in_use=True) as intent,
     ):
-        still = _paused(client, machine, files[0], wishes.live) if files else _frozen(client, machine, wishes)
+        still = (
+            _paused(client, machine, files[0], wishes.live)
+            if files
+            else _frozen(registry.home, client, machine, wishes)
+        )
         with still as stillness:
             held = _go_on(registry, client, machine, plan, intent)
     size = sum(os.path.getsize(path) for path in files)
@@ -93,7 +100,7 @@ def _paused(client: MachineClient, machine: Machine, path: str, live: bool) -> I
 
 
 @contextmanager
-def _frozen(client: MachineClient, machine: Machine, wishes: Wishes) -> Iterator[_Stillness]:
+def _frozen(home: Home, client: MachineClient, machine: Machine, wishes: Wishes) -> Iterator[_Stillness]:
     """The guest's file systems flushed and frozen, if that is wanted and can be had."""
     stillness = _Stillness()
     started = time.monotonic()
@@ -104,7 +111,7 @@ def _frozen(client: MachineClient, machine: Machine, wishes: Wishes) -> Iterator
     try:
         yield stillness
     finally:
-        stillness.warnings = _thaw(client)
+        stillness.warnings = _thaw(home, client, machine)
         stillness.frozen = time.monotonic() - started
 
 
@@ -125,10 +132,12 @@ def _freeze(client: MachineClient, machine: Machine) -> str:
     )
 
 
-def _thaw(client: MachineClient) -> tuple[str, ...]:
+def _thaw(home: Home, client: MachineClient, machine: Machine) -> tuple[str, ...]:
     try:
         client.guest_thaw()
     except StorageError as error:
+        with suppress(StorageError):  # a supervisor that takes over from a dead one thaws
+            connect(home, machine.uuid).close()
         return (f"the guest's file systems may still be frozen; that is tried on: {error.message}",)
     return ()
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from drivebay.errors import ErrorKind, StorageError
+from drivebay.machines.efi_variables import variables_of
 from drivebay.machines.model import Machine, Snapshot
 from drivebay.machines.mutability import RUNNING
 from drivebay.machines.snapshot_names import UniqueName, unique_name
@@ -30,6 +31,7 @@ from drivebay.registry.database import Change, Registry, open_registry
 from drivebay.registry.home import Home
 from drivebay.registry.journal import Remove
 from drivebay.registry.medium import Medium
+from drivebay.service import efi_variables
 from drivebay.service.diffs import image_files, made_diffs, record_diffs
 from drivebay.service.machines.live import load_live, require_same
 
@@ -113,7 +115,8 @@ def _take_stopped(
         tree = view.tree
     chosen = unique_name(machine, name, unique, now)
     plan = plan_take(machine, tree, chosen, taken=now, description=description)
-    with made_diffs(registry, tree, plan.diffs) as intent, registry.change() as change:
+    variables = efi_variables.kept_by(machine, plan.snapshot.uuid)
+    with made_diffs(registry, tree, plan.diffs, copies=variables) as intent, registry.change() as change:
         require_same(change, registry.home, machine)
         plan_take(machine, change.tree, chosen, taken=now)  # others may use the media by now: refused then
         _let_state_go_on(machine, plan)
@@ -149,11 +152,13 @@ def restore_snapshot(home: Home, name_of_machine: str, snapshot: str | None = No
         wanted = chosen_snapshot(machine, snapshot)
         _require_state_file(machine, wanted)
         plan = plan_restore(machine, tree, wanted.uuid)
-        with made_diffs(registry, tree, plan.diffs) as intent, registry.change() as change:
+        variables = efi_variables.brought_back(machine, wanted.uuid)
+        with made_diffs(registry, tree, plan.diffs, copies=variables) as intent, registry.change() as change:
             require_same(change, home, machine)
             gone = plan_restore(machine, change.tree, wanted.uuid)  # by now others may need some of it
             record_diffs(change, intent, plan.diffs)
             record(change, plan.machine, gone)
+            efi_variables.put_back(change, machine, variables)
     return Restored(plan.machine, wanted, gone.dropped, plan.warnings)
 
 
@@ -168,6 +173,7 @@ def delete_snapshot(home: Home, name_of_machine: str, snapshot: str) -> Deleted:
         wanted = find_snapshot(machine, snapshot)
         plan = plan_delete(machine, change.tree, wanted.uuid)
         record(change, plan.machine, plan)
+        change.after_commit(Remove([variables_of(machine, wanted.uuid)]))
     return Deleted(plan.machine, wanted, plan.merging, plan.dropped)
 
 

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.machines.document import chain_of
+from drivebay.machines.efi_variables import all_variables
 from drivebay.machines.model import Machine
 from drivebay.machines.mutability import require_not_running
 from drivebay.machines.store import delete_machine, machine_names
@@ -101,5 +102,5 @@ def _children_first(tree: MediaTree, media: list[Medium]) -> list[Medium]:
 
 def _other_files(machine: Machine) -> list[str]:
     names = {snapshot.state_file for snapshot in machine.snapshots} | {machine.state_file, "serial.log"}
-    paths = (os.path.join(machine.folder, name) for name in sorted(names - {""}))
-    return [path for path in paths if os.path.lexists(path)]
+    paths = [os.path.join(machine.folder, name) for name in sorted(names - {""})]
+    return [path for path in (*paths, *all_variables(machine)) if os.path.lexists(path)]

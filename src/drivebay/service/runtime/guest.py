@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from drivebay.machines.kinds import Bus, place
-from drivebay.machines.model import Hardware, Machine
+from drivebay.machines.model import Firmware, Hardware, Machine
 from drivebay.qemu.devices import controller_of, qemu_kind, serial_of
 from drivebay.qemu.drive import Drive
 from drivebay.qemu.initramfs import GuestDrive
@@ -25,7 +25,8 @@ def with_guest(machine: Machine, drives: Sequence[Drive], folder: str) -> Machin
         return machine
     kinds = [one.substitute or one.kind for one in machine.hardware.controllers]
     wanted = list(guest_drives(machine.hardware, drives))
-    files = TinyGuest.prepare().files(Path(folder), settings.guest_script, kinds, wanted)
+    efi = settings.firmware is Firmware.EFI
+    files = TinyGuest.prepare().files(Path(folder), settings.guest_script, kinds, wanted, efi=efi)
     booted = replace(
         settings, kernel=str(files.kernel), initrd=str(files.initramfs), command_line=files.command_line
     )

@@ -14,7 +14,7 @@ from drivebay.errors import ErrorKind, StorageError
 from drivebay.machines.model import Machine, MachineState
 from drivebay.qemu.arguments import Launch, machine_arguments
 from drivebay.qemu.emulator import accelerator, find_qemu
-from drivebay.qemu.firmware import efi_of
+from drivebay.qemu.firmware import efi_of, require_efi_kernel
 from drivebay.registry.home import Home
 from drivebay.service.runtime import record
 from drivebay.service.runtime.commands import Commands
@@ -157,6 +157,8 @@ class Supervisor:
             self.accelerator = state.accelerator
             launch = launch.for_state(state.machine_type, state.accelerator)
         machine = with_guest(self.machine, self.plan.drives, self.run_folder)
+        if launch.efi and machine.hardware.settings.kernel:
+            require_efi_kernel(machine.hardware.settings.kernel)
         return machine_arguments(machine, self.plan.drives, launch)
 
     async def start_worker(self) -> None:
