@@ -120,6 +120,9 @@ TABLES = {
     "a table that points to no boundary": (TABLE, (BLOCK + 512).to_bytes(8, "big")),
     "one block twice": (TABLE, BLOCK.to_bytes(8, "big") * 2),
     "no block": (TABLE, bytes(8)),
+    "data of the guest for a block": (TABLE, DATA.to_bytes(8, "big")),
+    "tables of the disk for a block": (TABLE, L2.to_bytes(8, "big")),
+    "data of the guest for another block": (TABLE + 8, DATA.to_bytes(8, "big")),
     "all counts are zero": (BLOCK, bytes(CLUSTER)),
     "random counts": (BLOCK, bytes(range(256))),
 }
@@ -141,6 +144,17 @@ def test_a_shared_cluster_is_no_longer_owned() -> None:
     after = repaired(data)
     assert found(after) == {}
     assert after[L2 : L2 + 24] == struct.pack(">QQQ", DATA, DATA, own(1))
+
+
+def test_no_flag_is_taken_back_where_the_guest_has_data() -> None:
+    """An L1 entry points to a data cluster: its words may look like entries."""
+    data = bytearray(make_image(entries={0: own(0), 1: own(1), 2: own(1)}, l1={0: L2, 1: DATA}, size=4 << 20))
+    data[DATA : DATA + 24] = struct.pack(">QQQ", own(0), own(1), own(0))
+    struct.pack_into(">I", data, 36, 2)
+    assert found(bytes(data))["overlap"] is Severity.ERROR
+    for step in steps(bytes(data)):
+        after = files_made_by(step.changes, {"": bytes(data)})[""]
+        assert after[DATA : DATA + CLUSTER] == data[DATA : DATA + CLUSTER]
 
 
 def test_what_cannot_be_mended_keeps_its_mark() -> None:

@@ -47,6 +47,12 @@ class StoredCounts:
         needed = np.unique(np.flatnonzero(times) // self.per_block).tolist()
         return sorted(self.blocks.keys() | set(needed))
 
+    def clusters(self) -> Iterator[int]:
+        """The clusters in which the table and the blocks lie."""
+        begin, cluster = self._header.refcount_offset, self._header.cluster
+        yield from range(begin // cluster, -(-(begin + self.table_length) // cluster))
+        yield from (offset // cluster for offset in self.blocks.values())
+
     def use_themselves(self, references: References) -> None:
         """Count the table and its blocks as used."""
         references.use_metadata(self._header.refcount_offset, self.table_length)

@@ -36,7 +36,10 @@ class WrongFlag(NamedTuple):
 
 
 class References:
-    """Counts uses in ``times``, one number for each cluster of the file; ``faults`` says what is wrong."""
+    """Counts uses in ``times``, one number for each cluster of the file; ``faults`` says what is wrong.
+
+    ``overlapping`` are, after `finish`, the clusters of tables that something else uses, too.
+    """
 
     def __init__(self, files: Files, image: Image) -> None:
         self.files = files
@@ -49,7 +52,9 @@ class References:
             raise StorageError(ErrorKind.UNSUPPORTED, f"{message}; {remedy}", path=files.path)
         self.times = np.zeros(clusters, np.uint32)
         self.faults = Faults()
+        self.overlapping: frozenset[int] = frozenset()
         self._metadata = np.zeros(len(self.times), np.bool_)
+        self._tables: tuple[Entries, npt.NDArray[np.int64]] | None = None
 
     def walk(self) -> None:
         """Count everything but the refcount table and its blocks. Raises StorageError for a failing read."""
@@ -62,15 +67,20 @@ class References:
         self._walk_bitmaps()
         entries = [self._l1(root, count) for root, count in roots]
         tables, weights = np.unique(np.concatenate(entries), return_counts=True)
-        self._use(tables // np.uint64(self.cluster), weights)
+        self._tables = (tables // np.uint64(self.cluster), weights)
+        self._use(*self._tables)
         for table, weight in zip(tables.tolist(), weights.tolist(), strict=True):
             self._walk_l2(table, self.read_words(table, self.cluster)[:: header.step // 8], weight)
 
     def finish(self) -> None:
         """After everything was counted: which clusters of tables have other uses."""
-        shared = np.flatnonzero(self._metadata & (self.times > 1))
-        if len(shared):
-            self.faults.add("overlap", int(shared[0]) * self.cluster, len(shared))
+        shared = [np.flatnonzero(self._metadata & (self.times > 1))]
+        if self._tables is not None:
+            tables, weights = self._tables
+            shared.append(tables[self.times[tables] > weights].astype(np.int64))
+        self.overlapping = frozenset(np.concatenate(shared).tolist())
+        if self.overlapping:
+            self.faults.add("overlap", min(self.overlapping) * self.cluster, len(self.overlapping))
 
     def use_metadata(self, offset: int, length: int) -> None:
         """A table at ``offset``, in the file, uses its clusters alone."""

@@ -24,18 +24,32 @@ def repair(files: Files, _layer: Layer) -> Iterator[RepairStep]:
     image = read_image(files)
     references, wrong = examine(files, image)
     stored = StoredCounts(files, image.header, Faults())
-    damaged = "refcount-table" in references.faults.seen
-    if damaged or any(block not in stored.blocks for block in wrong):
-        yield _new_counts(files, image)
+    if not _is_sound(stored, references, wrong):
+        references = References(files, image)  # without the structure that goes
+        references.walk()
+        references.finish()
+        yield _new_counts(references, image)
     elif wrong:
         yield _right_counts(image.header, references, stored, wrong)
-    flags = [
-        FileWrite(flag.offset, (flag.raw & ~COPIED).to_bytes(8, "big")) for flag in references.wrong_flags()
-    ]
+    flags = list(_wrong_flags(references))
     if flags:
         message = f"let {len(flags)} entries no longer say that their cluster is used once only"
         yield RepairStep(message, tuple(flags))
     yield from _marks(image, references.faults.errors - _MENDED)
+
+
+def _is_sound(stored: StoredCounts, references: References, wrong: list[int]) -> bool:
+    """Whether the counts may be corrected where they are: nobody's data may lie there."""
+    if "refcount-table" in references.faults.seen or any(block not in stored.blocks for block in wrong):
+        return False
+    return references.overlapping.isdisjoint(stored.clusters())
+
+
+def _wrong_flags(references: References) -> Iterator[FileWrite]:
+    """Flags taken back, but none in a table that is also somebody's data."""
+    for flag in references.wrong_flags():
+        if flag.offset // references.cluster not in references.overlapping:
+            yield FileWrite(flag.offset, (flag.raw & ~COPIED).to_bytes(8, "big"))
 
 
 def _right_counts(
@@ -57,10 +71,8 @@ def _packed(times: npt.NDArray[np.uint32], block: int, per_block: int, header: H
     return pack_counts(np.minimum(wanted, most).astype(np.uint64), header.refcount_bits)
 
 
-def _new_counts(files: Files, image: Image) -> RepairStep:
-    """A new table with new blocks behind the file's end; the old ones are free afterwards."""
-    references = References(files, image)
-    references.walk()
+def _new_counts(references: References, image: Image) -> RepairStep:
+    """A new table with new blocks behind the file's end; ``references`` leave out the old ones."""
     header = image.header
     per_block = header.cluster * 8 // header.refcount_bits
     used = len(references.times)
