@@ -54,8 +54,8 @@ class ActiveLayer:
 
     @property
     def ready(self) -> bool:
-        """Whether writes may go on without another check."""
-        return self.committer.armed and self._files.poisoned is None
+        """Whether writes may go on without waiting. The disk's lock is held."""
+        return self._files.poisoned is None and (self.committer.armed or self.committer.arm_at_once())
 
     def arm(self) -> None:
         """Make sure that writes may begin. Raises what forbids them."""

@@ -26,10 +26,11 @@ class ActiveTable:
         self.entries = EntryWriter(table, table.root, files, leaves, plan)
         self._mirrors = [EntryWriter(table, root, files, leaves, plan) for root in table.mirrors]
         self._plan = plan
+        self._data_flags = plan.leaf_flags | plan.beside << BESIDE_SHIFT
 
     def data_value(self, offset: int) -> int:
         """The entry value of a block whose bytes are at ``offset``, all of them."""
-        return self.table.entry.encode(offset) | self._plan.leaf_flags | self._plan.beside << BESIDE_SHIFT
+        return self.table.entry.encode(offset) | self._data_flags
 
     def zero_value(self) -> int:
         """The entry value of a block of zeros; the plan has one."""

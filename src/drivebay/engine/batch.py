@@ -7,6 +7,7 @@ the disk's lock once a batch, nothing allocated that is not needed. Measure afte
 from __future__ import annotations
 
 import enum
+from array import array
 from collections.abc import Callable, Sequence
 
 from drivebay.blockmap import BlockState
@@ -24,6 +25,7 @@ class Outcome(enum.IntEnum):
 
 
 DONE, ZERO, LATER = Outcome
+LoadPage = Callable[[int], "array[int] | None"]
 _UNREADABLE = BlockState.CORRUPT << STATE_SHIFT
 _PAGE_MASK = PAGE_ENTRIES - 1
 _SOURCE_MASK = SOURCE_LIMIT - 1
@@ -34,6 +36,7 @@ def read_batch(page_map: PageMap, requests: Sequence[tuple[int, memoryview]]) ->
     shift, granule, size = page_map.shift, page_map.granule, page_map.size
     mask = granule - 1
     page_of = page_map.pages.get
+    load: LoadPage = page_map.load_at_once
     readers, flags = page_map.readers, page_map.read_flags
     outcomes: list[Outcome] = []
     add = outcomes.append
@@ -41,6 +44,8 @@ def read_batch(page_map: PageMap, requests: Sequence[tuple[int, memoryview]]) ->
         length = len(view)
         within = offset & mask
         page = page_of(offset >> shift >> PAGE_SHIFT)
+        if page is None and (page := load(offset >> shift >> PAGE_SHIFT)) is None:
+            load = _nothing  # what would wait is not tried again for each request
         if page is None or offset + length > size:
             add(LATER)
             continue
@@ -99,6 +104,7 @@ def write_batch(
     shift, granule, size = page_map.shift, page_map.granule, page_map.size
     mask = granule - 1
     page_of = page_map.pages.get
+    load: LoadPage = page_map.load_at_once
     writers = page_map.writers
     outcomes: list[Outcome] = []
     add = outcomes.append
@@ -106,6 +112,8 @@ def write_batch(
         length = len(view)
         within = offset & mask
         page = page_of(offset >> shift >> PAGE_SHIFT)
+        if page is None and (page := load(offset >> shift >> PAGE_SHIFT)) is None:
+            load = _nothing  # what would wait is not tried again for each request
         if page is None or offset + length > size:
             add(LATER)
             continue
@@ -126,6 +134,10 @@ def write_batch(
         else:
             add(DONE if done == length else LATER)
     return outcomes
+
+
+def _nothing(_index: int) -> array[int] | None:
+    return None
 
 
 def _write_across(page_map: PageMap, tags: frozenset[int], offset: int, view: memoryview) -> Outcome:

@@ -93,6 +93,8 @@ def _table_entries(layer: PlacedLayer, table: Table, unit: int, low: int, high: 
 
 def _block_entries(layer: PlacedLayer, table: Table, blocks: Blocks) -> Entries:
     """The map entry of each block's beginning; SPLIT ones know nothing more yet."""
+    if not blocks.states.any():
+        return np.zeros(len(blocks.states), np.uint64)
     data = blocks.states == _DATA
     tag = np.uint64((layer.first_source + table.data) << TAG_SHIFT)
     result = (blocks.states << np.uint64(STATE_SHIFT)) | tag

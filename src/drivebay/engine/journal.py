@@ -12,6 +12,8 @@ from drivebay.engine.metadata import MetadataFiles
 class Journal(Protocol):
     """Brings stages of changes to the files so that a crash at any moment leaves whole tables."""
 
+    marks: bool  # whether `arm` and `close` have something to do
+
     def arm(self) -> None:
         """Before the first write after opening."""
 
@@ -24,6 +26,8 @@ class Journal(Protocol):
 
 class OrderedJournal:
     """ORDERED: each stage is written in its place and synced before the next one begins."""
+
+    marks = False
 
     def __init__(self, files: MetadataFiles) -> None:
         self._files = files

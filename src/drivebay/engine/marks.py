@@ -18,6 +18,11 @@ class Marks:
         self._marks = marks
         self._files = files
 
+    @property
+    def any(self) -> bool:
+        """Whether there are marks."""
+        return bool(self._marks)
+
     def open(self) -> None:
         """Change all marks, durably, before the first write."""
         if self._marks:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from drivebay.blockmap import BlockState, Table
+from drivebay.engine.cached import CachedSource
 from drivebay.engine.decode import SPLIT_ENTRY, layer_entries
 from drivebay.engine.mapentry import (
     DATA_FLOOR,
@@ -24,8 +25,8 @@ from drivebay.engine.mapentry import (
     source_of,
     state_of,
 )
-from drivebay.engine.placed import PlacedLayer, finest_block
-from drivebay.engine.runs import Run, resolve_runs
+from drivebay.engine.placed import PlacedLayer, finest_block, require_addressable
+from drivebay.engine.runs import Run, replaced, resolve_runs
 from drivebay.engine.source import AT_ONCE, FileSource, OpenedLayer, TryRead, TryWrite
 from drivebay.engine.tables import Entries
 from drivebay.errors import ErrorKind, StorageError
@@ -89,7 +90,7 @@ class PageMap:
                 f"the chain has more than {SOURCE_LIMIT} files; merge some of its images",
                 path=opened.sources[0].path,
             )
-        _require_addressable(opened)
+        require_addressable(opened)
         above = [layer.reach for layer in self.layers[:position]]
         reach = min([opened.layer.facts.size, *above])
         self.layers.insert(position, PlacedLayer(opened, first, reach))
@@ -158,25 +159,50 @@ class PageMap:
 
     def build(self, pages: range) -> list[tuple[array[int], Splits]]:
         """Neighbouring pages made anew from the tables: entries, and the granules of several runs."""
+        return self._build(pages, self.layers)
+
+    def load_at_once(self, index: int) -> array[int] | None:
+        """Page ``index``, built and kept; ``None`` where that would wait for a device, or fails."""
+        pages = self.together(index)
+        if index < 0 or index not in pages:
+            return None
+        try:
+            built = self._build(pages, [self._cached(layer) for layer in self.layers])
+        except (OSError, StorageError):
+            return None
+        for number, (page, splits) in zip(pages, built, strict=True):
+            if number not in self.pages:
+                self.install(number, page, splits, range(index, index + 1))
+        return self.pages[index]
+
+    def _cached(self, layer: PlacedLayer) -> PlacedLayer:
+        sources = enumerate(layer.opened.sources, layer.first_source)
+        return layer.through(
+            tuple(CachedSource(source, self.readers[number], self.read_flags) for number, source in sources)
+        )
+
+    def _build(self, pages: range, layers: Sequence[PlacedLayer]) -> list[tuple[array[int], Splits]]:
         first = pages.start << PAGE_SHIFT
         count = min(len(pages) << PAGE_SHIFT, -(-self.size // self.granule) - first)
-        result = np.zeros(count, np.uint64)
-        for layer in self.layers:
+        result = layer_entries(layers[0], self.granule, first, count)
+        for layer in layers[1:]:
             open_ones = result == 0
             if not open_ones.any():
                 break
             result[open_ones] = layer_entries(layer, self.granule, first, count)[open_ones]
         result[[cut - first for cut in self._cut if first <= cut < first + count]] = SPLIT_ENTRY
-        return [self._page(index, result[(index - pages.start) << PAGE_SHIFT :]) for index in pages]
+        parts = [result[low : low + PAGE_ENTRIES] for low in range(0, count, PAGE_ENTRIES)]
+        if not (result == SPLIT_ENTRY).any():
+            return [(array("Q", part.tobytes()), {}) for part in parts]
+        return [self._page(index, part, layers) for index, part in zip(pages, parts, strict=True)]
 
-    def _page(self, index: int, entries: Entries) -> tuple[array[int], Splits]:
-        entries = entries[:PAGE_ENTRIES]
+    def _page(self, index: int, entries: Entries, layers: Sequence[PlacedLayer]) -> tuple[array[int], Splits]:
         page = array("Q", entries.tobytes())
         split = entries == SPLIT_ENTRY
         if not split.any():
             return page, {}
         cut = (np.flatnonzero(split) + (index << PAGE_SHIFT)).tolist()
-        splits = resolve_runs(self.layers, self.granule, self.unit, cut, self.size)
+        splits = resolve_runs(layers, self.granule, self.unit, cut, self.size)
         return page, _joined(page, splits)
 
     def install(self, index: int, page: array[int], splits: Splits, needed: range) -> None:
@@ -249,6 +275,26 @@ class PageMap:
                 entry += (stop - position) >> UNIT_SHIFT
             position = stop
 
+    def are_bare(self, offset: int, count: int, states: int) -> bool:
+        """As `is_bare`, for ``count`` granules of one page; false also where one of them is SPLIT."""
+        granule = offset >> self.shift
+        page, first = self.pages[granule >> PAGE_SHIFT], granule & (PAGE_ENTRIES - 1)
+        highest = page[first] if count == 1 else max(page[first : first + count])
+        return highest < states << STATE_SHIFT
+
+    def set_granules(self, offset: int, count: int, entry: int) -> None:
+        """As `set_block`, for ``count`` granules of one page that are bare (see `are_bare`)."""
+        granule = offset >> self.shift
+        index, first = granule >> PAGE_SHIFT, granule & (PAGE_ENTRIES - 1)
+        page = self.pages[index]
+        self.pinned.add(index)
+        if count == 1:
+            page[first] = entry
+            return
+        count = min(count, len(page) - first)  # the disk may end within the block
+        step = self.granule >> UNIT_SHIFT
+        page[first : first + count] = array("Q", range(entry, entry + count * step, step))
+
     def _set_entry(self, granule: int, entry: int) -> None:
         index = granule >> PAGE_SHIFT
         self.pages[index][granule & (PAGE_ENTRIES - 1)] = entry
@@ -261,7 +307,7 @@ class PageMap:
         length = min(self.granule, self.size - (granule << self.shift))
         known = self.splits[index].get(granule)
         old = known or [Run(0, length, self.entry(granule))]
-        runs = _replaced(old, Run(low, high - low, entry))
+        runs = replaced(old, Run(low, high - low, entry))
         if len(runs) == 1:
             self._set_entry(granule, runs[0].entry)
             return
@@ -312,21 +358,6 @@ def _waiting(source: FileSource) -> TryRead:
     return lambda views, offset, _flags: source.try_read(views, offset, 0)
 
 
-def _require_addressable(opened: OpenedLayer) -> None:
-    """Refuse files with places that a map entry can't hold; only sparse ones can be so long."""
-    packed = {s.data for s in opened.layer.segments if isinstance(s, Table) and s.packed is not None}
-    for number, source in enumerate(opened.sources):
-        limit = OFFSET_MASK + 1 << (0 if number in packed else UNIT_SHIFT)
-        if source.size > limit:
-            raise StorageError(
-                ErrorKind.UNSUPPORTED,
-                f"the file is {source.size} bytes long, but drivebay reads no more than {limit}; "
-                "if most of it is a hole, shorten it to its real length",
-                path=source.path,
-                operation="open",
-            )
-
-
 def _piece(low: int, high: int, entry: int, begin: int) -> Piece:
     state = state_of(entry)
     offset = entry & OFFSET_MASK
@@ -347,30 +378,6 @@ def _continues(held: Piece, piece: Piece) -> bool:
     if held.state == BlockState.DATA:
         return held.offset + held.length == piece.offset
     return held.offset == piece.offset
-
-
-def _replaced(runs: list[Run], new: Run) -> list[Run]:
-    """``runs`` with what ``new`` covers replaced by it; neighbours that continue each other are joined."""
-    end = new.start + new.length
-    parts = [_cut(run, run.start, min(run.start + run.length, new.start)) for run in runs]
-    parts.append(new)
-    parts += [_cut(run, max(run.start, end), run.start + run.length) for run in runs]
-    joined: list[Run] = []
-    for part in parts:
-        if part.length <= 0:
-            continue
-        last = joined[-1] if joined else None
-        if last is not None and _cut(last, part.start, part.start + 1).entry == part.entry:
-            joined[-1] = last._replace(length=last.length + part.length)
-        else:
-            joined.append(part)
-    return joined
-
-
-def _cut(run: Run, low: int, high: int) -> Run:
-    """The part ``low .. high`` of a run."""
-    moved = (low - run.start) >> UNIT_SHIFT if run.entry >= DATA_FLOOR else 0
-    return Run(low, high - low, run.entry + moved)
 
 
 def _joined(page: array[int], splits: Splits) -> Splits:

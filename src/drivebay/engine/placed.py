@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from drivebay.blockmap import BlockState, Packed, Segment, Table
-from drivebay.engine.mapentry import pack
+from drivebay.engine.mapentry import OFFSET_MASK, UNIT_SHIFT, pack
 from drivebay.engine.source import FileSource, OpenedLayer
 from drivebay.engine.tables import Entries
+from drivebay.errors import ErrorKind, StorageError
 from drivebay.model import SECTOR, ImageFacts
 
 
@@ -48,6 +50,12 @@ class PlacedLayer:
     def owned(self) -> bool:
         """Whether a block of this layer may be written in place while the layer is the active one."""
         return self.opened.layer.plan is not None
+
+    def through(self, sources: tuple[FileSource, ...]) -> PlacedLayer:
+        """The same layer, read through other sources."""
+        twin = copy(self)
+        object.__setattr__(twin, "opened", OpenedLayer(self.opened.layer, sources))
+        return twin
 
     def source(self, number: int) -> FileSource:
         """The layer's own source ``number``."""
@@ -110,3 +118,18 @@ def finest_block(layers: list[PlacedLayer]) -> int | None:
     """The smallest block of any table among ``layers``, in bytes."""
     blocks = [s.block for layer in layers for s in layer.segments if isinstance(s, Table)]
     return min(blocks, default=None)
+
+
+def require_addressable(opened: OpenedLayer) -> None:
+    """Refuse files with places that a map entry can't hold; only sparse ones can be so long."""
+    packed = {s.data for s in opened.layer.segments if isinstance(s, Table) and s.packed is not None}
+    for number, source in enumerate(opened.sources):
+        limit = OFFSET_MASK + 1 << (0 if number in packed else UNIT_SHIFT)
+        if source.size > limit:
+            raise StorageError(
+                ErrorKind.UNSUPPORTED,
+                f"the file is {source.size} bytes long, but drivebay reads no more than {limit}; "
+                "if most of it is a hole, shorten it to its real length",
+                path=source.path,
+                operation="open",
+            )

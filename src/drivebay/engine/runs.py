@@ -10,7 +10,7 @@ import numpy as np
 
 from drivebay.blockmap import BlockState
 from drivebay.engine.decode import layer_entries
-from drivebay.engine.mapentry import STATE_SHIFT, UNIT_SHIFT
+from drivebay.engine.mapentry import DATA_FLOOR, STATE_SHIFT, UNIT_SHIFT
 from drivebay.engine.placed import PlacedLayer
 from drivebay.engine.tables import Entries
 
@@ -81,3 +81,27 @@ def run_starts(entries: Entries, unit: int) -> list[int]:
     keys = entries - moves * np.arange(len(entries), dtype=np.uint64)
     breaks = (keys[1:] != keys[:-1]) | (states[1:] == int(BlockState.SPLIT))
     return [0, *(np.flatnonzero(breaks) + 1).tolist()]
+
+
+def replaced(runs: list[Run], new: Run) -> list[Run]:
+    """``runs`` with what ``new`` covers replaced by it; neighbours that continue each other are joined."""
+    end = new.start + new.length
+    parts = [_cut(run, run.start, min(run.start + run.length, new.start)) for run in runs]
+    parts.append(new)
+    parts += [_cut(run, max(run.start, end), run.start + run.length) for run in runs]
+    joined: list[Run] = []
+    for part in parts:
+        if part.length <= 0:
+            continue
+        last = joined[-1] if joined else None
+        if last is not None and _cut(last, part.start, part.start + 1).entry == part.entry:
+            joined[-1] = last._replace(length=last.length + part.length)
+        else:
+            joined.append(part)
+    return joined
+
+
+def _cut(run: Run, low: int, high: int) -> Run:
+    """The part ``low .. high`` of a run."""
+    moved = (low - run.start) >> UNIT_SHIFT if run.entry >= DATA_FLOOR else 0
+    return Run(low, high - low, run.entry + moved)

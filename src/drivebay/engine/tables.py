@@ -160,8 +160,10 @@ def _beyond(table: Table, data: FileSource, first: int, raw: Entries) -> Flags:
 def _judged(
     table: Table, data: FileSource, first: int, raw: Entries, beside: Entries, states: Entries
 ) -> Blocks:
+    if not states.any():  # of an empty disk's blocks none is anywhere
+        return Blocks(raw, beside, states, np.zeros(len(raw), np.bool_))
     pointing = (states == _DATA) | ((states == _SPLIT) & (offsets_of(table.entry, raw) != 0))
-    if pointing.any():  # of an empty disk's blocks none does
+    if pointing.any():
         states[pointing & _beyond(table, data, first, raw)] = _CORRUPT
     if table.packed is not None:
         where = (raw & np.uint64(table.packed.mask)) >= -(-data.size // table.packed.scale)

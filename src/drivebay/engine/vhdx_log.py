@@ -52,6 +52,8 @@ class VhdxLog:
     The log must be empty, or have been replayed, when `arm` is called.
     """
 
+    marks = True
+
     def __init__(self, files: LogFiles, place: LogPlace) -> None:
         self._files = files
         self._place = place
