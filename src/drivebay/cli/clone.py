@@ -66,4 +66,5 @@ def clone(
         print_json({**fields, "images": images, "copied": made.copied})
         return
     console().print(f"made machine {plain(made.machine.name)} in {plain(made.machine.folder)}")
-    console().print(f"{len(made.images)} images, {format_size(made.copied)} copied")
+    count = f"{len(made.images)} image{'' if len(made.images) == 1 else 's'}"
+    console().print(f"{count}, {format_size(made.copied)} copied")

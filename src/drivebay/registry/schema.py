@@ -5,101 +5,107 @@ UUIDs are text in their usual form, enums their values. ``document`` is the mach
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import Boolean, Column, Integer, MetaData, String, Table, Text
+from sqlalchemy.types import TypeEngine
 
 metadata = MetaData()
 
-meta = Table(
+
+def _value(
+    name: str, kind: type[TypeEngine[Any]] = String, *, index: bool = False, unique: bool = False
+) -> Column[Any]:
+    """A column that has a value in each row."""
+    return Column(name, kind, nullable=False, index=index, unique=unique)
+
+
+def _table(name: str, *columns: Column[Any]) -> Table:
+    return Table(name, metadata, *columns)
+
+
+meta = _table(
     "meta",
-    metadata,
     Column("name", String, primary_key=True),
-    Column("value", String, nullable=False),
+    _value("value"),
 )
 
-media = Table(
+media = _table(
     "media",
-    metadata,
     Column("uuid", String, primary_key=True),
-    Column("path", String, nullable=False, index=True),
-    Column("format", String, nullable=False),
-    Column("device", String, nullable=False),
-    Column("type", String, nullable=False),
+    _value("path", index=True),
+    _value("format"),
+    _value("device"),
+    _value("type"),
     Column("parent", String, index=True),
-    Column("size", Integer, nullable=False),
-    Column("variant", String, nullable=False),
-    Column("auto_reset", Boolean, nullable=False),
-    Column("merging", Boolean, nullable=False),
-    Column("description", Text, nullable=False),
+    _value("size", Integer),
+    _value("variant"),
+    _value("auto_reset", Boolean),
+    _value("merging", Boolean),
+    _value("description", Text),
 )
 
 # Which medium belongs to which machine, or snapshot of one: what keeps media from being deleted.
-uses = Table(
+uses = _table(
     "uses",
-    metadata,
-    Column("medium", String, nullable=False, index=True),
-    Column("machine", String, nullable=False, index=True),
+    _value("medium", index=True),
+    _value("machine", index=True),
     Column("snapshot", String),
 )
 
-machines = Table(
+machines = _table(
     "machines",
-    metadata,
     Column("uuid", String, primary_key=True),
-    Column("name", String, nullable=False, unique=True),
-    Column("folder", String, nullable=False),
-    Column("document", Text, nullable=False),
-    Column("state", String, nullable=False),
+    _value("name", unique=True),
+    _value("folder"),
+    _value("document", Text),
+    _value("state"),
 )
 
-snapshots = Table(
+snapshots = _table(
     "snapshots",
-    metadata,
     Column("uuid", String, primary_key=True),
-    Column("machine", String, nullable=False, index=True),
+    _value("machine", index=True),
     Column("parent", String),
-    Column("name", String, nullable=False),
+    _value("name"),
 )
 
 # The current state's attachments have no snapshot.
-attachments = Table(
+attachments = _table(
     "attachments",
-    metadata,
-    Column("machine", String, nullable=False, index=True),
+    _value("machine", index=True),
     Column("snapshot", String),
-    Column("slot", String, nullable=False),
-    Column("device", String, nullable=False),
+    _value("slot"),
+    _value("device"),
     Column("medium", String, index=True),
 )
 
-jobs = Table(
+jobs = _table(
     "jobs",
-    metadata,
     Column("id", Integer, primary_key=True),
-    Column("kind", String, nullable=False),
-    Column("payload", Text, nullable=False),
-    Column("state", String, nullable=False),
-    Column("done", Integer, nullable=False),
-    Column("total", Integer, nullable=False),
+    _value("kind"),
+    _value("payload", Text),
+    _value("state"),
+    _value("done", Integer),
+    _value("total", Integer),
 )
 
 # Files that are being made (kind "intent", by the process ``owner``), and what is still to be done with
 # files after a commit (any other kind; ``path`` is what it is done to).
-journal = Table(
+journal = _table(
     "journal",
-    metadata,
     Column("id", Integer, primary_key=True),
-    Column("kind", String, nullable=False),
-    Column("owner", String, nullable=False),
-    Column("path", String, nullable=False),
-    Column("payload", Text, nullable=False),
+    _value("kind"),
+    _value("owner"),
+    _value("path"),
+    _value("payload", Text),
 )
 
-trash = Table(
+trash = _table(
     "trash",
-    metadata,
     Column("id", String, primary_key=True),
-    Column("label", String, nullable=False),
-    Column("record", Text, nullable=False),
-    Column("moves", Text, nullable=False),
-    Column("deleted", String, nullable=False),
+    _value("label"),
+    _value("record", Text),
+    _value("moves", Text),
+    _value("deleted"),
 )
