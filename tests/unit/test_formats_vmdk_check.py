@@ -125,6 +125,19 @@ def test_what_one_copy_still_has_is_made_whole_again(change: Callable[[bytearray
     assert content(after) == SOUND
 
 
+@pytest.mark.parametrize("place", [MAIN, COPY])
+def test_a_directory_that_points_into_a_grain_is_wrong_and_the_grain_is_right(place: int) -> None:
+    files = damaged()
+    main, _ = tables_of(files[""])
+    grain = int.from_bytes(files[""][main + 4 : main + 8], "little")
+    directory(place, grain + 3)(files[""])
+    assert codes(files) == ["table-lost" if place == MAIN else "copy-lost"]
+    assert not any(loses(files))
+    after = repaired(files)
+    assert codes(after) == []
+    assert content(after) == SOUND
+
+
 def test_where_copies_differ_what_was_read_stays() -> None:
     files = damaged(entry(1, 0))
     before = content(files)

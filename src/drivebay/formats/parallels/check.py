@@ -36,6 +36,7 @@ def _check_file(file: ExpandingFile) -> Iterator[Finding]:
     yield from _check_header(file.header, found)
     what = "point into the header, the table or out of the file"
     yield from _fault(found.bad, Severity.ERROR, "outside", what)
+    yield from _fault(found.inside, Severity.ERROR, "table-length", "point into the table, which is too long")
     yield from _fault(found.shared, Severity.ERROR, "doubled", "point to bytes of another block")
     yield from _fault(found.beyond, Severity.WARNING, "unreachable", "aren't 0, behind the disk's end")
     yield from _check_space(file, found)

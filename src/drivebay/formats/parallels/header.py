@@ -17,6 +17,7 @@ from drivebay.model import SECTOR, Geometry, physical_geometry
 MAGIC_1 = b"WithoutFreeSpace"  # entries count sectors
 MAGIC_2 = b"WithouFreSpacExt"  # entries count blocks
 VERSION = 2  # of both
+ENTRIES_OFFSET = 32
 HEADER_SIZE = 64
 ENTRY_SIZE: Literal[4] = 4
 IN_USE_OFFSET = 44
@@ -71,6 +72,11 @@ class Header:
     def table_end(self) -> int:
         """Where the table ends."""
         return HEADER_SIZE + ENTRY_SIZE * self.entries
+
+    @property
+    def table_needed(self) -> int:
+        """Where the table's last entry for the disk ends."""
+        return HEADER_SIZE + ENTRY_SIZE * self.entries_needed
 
     @property
     def first_block(self) -> int:

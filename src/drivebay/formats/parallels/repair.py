@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from drivebay.blockmap import FileExtent, Files, FileWrite, Layer, RepairStep
-from drivebay.formats.parallels.header import CLOSED, ENTRY_SIZE, IN_USE, IN_USE_OFFSET, MAGIC_2
+from drivebay.formats.parallels.header import (
+    CLOSED,
+    ENTRIES_OFFSET,
+    ENTRY_SIZE,
+    IN_USE,
+    IN_USE_OFFSET,
+    MAGIC_2,
+)
 from drivebay.formats.parallels.table import Entries, ExpandingFile, TableScan, expanding_files, scan
 
 _AT_ONCE = 1024  # entries that one step changes
@@ -19,6 +26,7 @@ def repair(files: Files, layer: Layer) -> Iterator[RepairStep]:
             file, found.bad, "point where no block is: they can't be read now, and then will be"
         )
         yield from _dropped(file, found.beyond, "lie behind the disk's end, where nothing can be read")
+        yield from _shortened(file, found)
         yield from _parted(file, found)
         if file.header.in_use == IN_USE:
             closed = CLOSED.to_bytes(4, "little")
@@ -31,6 +39,15 @@ def _dropped(file: ExpandingFile, entries: Entries, why: str) -> Iterator[Repair
         part = range(first, min(first + _AT_ONCE, len(entries.blocks)))
         changes = tuple(FileWrite(entries.place(index), bytes(ENTRY_SIZE), file.name) for index in part)
         yield RepairStep(f"free {len(changes)} entries that {why} absent", changes)
+
+
+def _shortened(file: ExpandingFile, found: TableScan) -> Iterator[RepairStep]:
+    """Where blocks lie in the part of the table that no block of the disk needs, its length is wrong."""
+    if len(found.inside.blocks):
+        needed = file.header.entries_needed
+        change = FileWrite(ENTRIES_OFFSET, needed.to_bytes(4, "little"), file.name)
+        message = f"say in the header that the table has {needed} entries, as the disk needs"
+        yield RepairStep(f"{message}, not {file.header.entries}: blocks lie behind them", (change,))
 
 
 def _parted(file: ExpandingFile, found: TableScan) -> Iterator[RepairStep]:

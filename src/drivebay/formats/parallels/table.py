@@ -43,13 +43,15 @@ class Entries(NamedTuple):
 
 class TableScan(NamedTuple):
     """``bad`` entries point into the header or the table, or out of the file; ``shared`` ones to bytes
-    that the entry before them has too; ``beyond`` are behind the disk's end. ``end`` is where the last
-    block ends, ``blocks`` how many there are.
+    that the entry before them has too; ``beyond`` are behind the disk's end. ``inside`` ones point into
+    what the table has behind the disk's end: then it isn't that long, and ``beyond`` are no entries.
+    ``end`` is where the last block ends, ``blocks`` how many there are.
     """
 
     bad: Entries
     shared: Entries
     beyond: Entries
+    inside: Entries
     end: int
     blocks: int
 
@@ -74,7 +76,9 @@ def scan(file: ExpandingFile) -> TableScan:
     shared = np.zeros(len(order), np.bool_)
     shared[order[1:]] = np.diff(good.offsets[order]) < header.block
     last = int(good.offsets[order[-1]]) + header.block if len(order) else header.first_block
-    return TableScan(used.where(bad), good.where(shared), entries.where(beyond), last, len(order))
+    inside = good.where(good.offsets < header.table_end)
+    rest = entries.where(beyond & np.bool_(not len(inside.blocks)))
+    return TableScan(used.where(bad), good.where(shared), rest, inside, last, len(order))
 
 
 def _is_bad(file: ExpandingFile, used: Entries) -> Flags:
@@ -82,7 +86,7 @@ def _is_bad(file: ExpandingFile, used: Entries) -> Flags:
     header = file.header
     lengths = np.full(len(used.blocks), header.block, np.uint64)
     lengths[used.blocks == file.length // header.block] = file.length % header.block
-    bad: Flags = (used.offsets < header.table_end) | (used.offsets + lengths > file.files.size)
+    bad: Flags = (used.offsets < header.table_needed) | (used.offsets + lengths > file.files.size)
     return bad
 
 

@@ -70,7 +70,7 @@ class Scan:
 
 
 class Tables:
-    """The tables of one extent. Memory: ten bytes for each sector of the file."""
+    """The tables of one extent. Memory: 18 bytes for each sector of the file."""
 
     def __init__(self, files: Files, table: Table) -> None:
         assert table.directory is not None
@@ -83,6 +83,7 @@ class Tables:
         self._used = np.zeros(sectors, np.bool_)  # a grain begins there
         self._taken = np.zeros(sectors, np.bool_)  # headers, directories and tables
         self._taken_before = np.zeros(sectors + 1, np.int64)
+        self._grains_before = np.zeros(sectors + 1, np.int64)
 
     def scan(self) -> Scan:
         """Read everything once. Raises StorageError if the file can't be read."""
@@ -91,10 +92,12 @@ class Tables:
         for offset, length in reserved(self.files, self.table):
             self._taken[offset // SECTOR : -(-(offset + length) // SECTOR)] = True
         whole, copied = (np.zeros(self.directory.count, np.bool_) for _ in range(2))
+        self._note_grains()
         for main, copy in self.pairs():
-            whole[main.number] = self._is_free(main, found.lost)
+            foreign = copy is not None and self._differ(main, copy)
+            whole[main.number] = self._is_free(main, found.lost, foreign)
             if copy is not None:
-                copied[main.number] = self._is_free(copy, found.lost_copies)
+                copied[main.number] = self._is_free(copy, found.lost_copies, foreign)
                 self._compare_existence(main, copy, found)
         np.cumsum(self._taken, out=self._taken_before[1:])
         self._judge_all(whole, copied, found)
@@ -104,6 +107,27 @@ class Tables:
         ends = (np.flatnonzero(self._taken)[-1:] + 1, starts[-1:] + grain)
         found.end = int(np.concatenate(ends).max()) * SECTOR
         return found
+
+    def _note_grains(self) -> None:
+        """Where grains begin, if either directory is believed."""
+        starts = np.zeros(len(self._used), np.bool_)
+        for leaf in (leaf for pair in self.pairs() if pair[1] is not None for leaf in pair):
+            if leaf is not None and self._is_inside(leaf):
+                raw = self.read(leaf)
+                offsets = self.offsets(raw[self._points(raw) & ~self._beyond(leaf, raw)])
+                starts[offsets // SECTOR] = True
+        np.cumsum(starts, out=self._grains_before[1:])
+
+    def _differ(self, main: Leaf, copy: Leaf) -> bool:
+        """Whether two entries or more differ: one may be a slip, more aren't a table and its copy."""
+        inside = self._is_inside(main) and self._is_inside(copy)
+        return inside and int(np.count_nonzero(self.read(main) != self.read(copy))) > 1
+
+    def _is_on_grain(self, leaf: Leaf) -> bool:
+        grain = self.table.block // SECTOR
+        first = max(leaf.offset // SECTOR - grain + 1, 0)
+        last = -(-(leaf.offset + self.leaf_size) // SECTOR)
+        return bool(self._grains_before[last] > self._grains_before[first])
 
     def _compare_existence(self, main: Leaf, copy: Leaf, found: Scan) -> None:
         """Note a table that only the other directory has, unless it is empty."""
@@ -140,17 +164,22 @@ class Tables:
             offset = {int(BlockState.ABSENT): 0, int(BlockState.DATA): entry.offset(value)}.get(state, -1)
             yield Leaf(first + number, offset, begin + number * entry.step)
 
-    def _is_free(self, leaf: Leaf, lost: list[Leaf]) -> bool:
-        """Whether the table exists, in the file, where nothing else is; notes one that should but doesn't."""
+    def _is_free(self, leaf: Leaf, lost: list[Leaf], foreign: bool) -> bool:
+        """Whether the table exists, in the file, where nothing else is; notes one that should but doesn't.
+
+        What lies on a grain and is ``foreign`` is the guest's, and its directory is wrong.
+        """
         if leaf.offset == 0:
             return False
         sectors = slice(leaf.offset // SECTOR, -(-(leaf.offset + self.leaf_size) // SECTOR))
-        inside = 0 < leaf.offset <= self.files.size - self.leaf_size
-        if not inside or self._taken[sectors].any():
+        if not self._is_inside(leaf) or self._taken[sectors].any() or (foreign and self._is_on_grain(leaf)):
             lost.append(leaf)
             return False
         self._taken[sectors] = True
         return True
+
+    def _is_inside(self, leaf: Leaf) -> bool:
+        return 0 < leaf.offset <= self.files.size - self.leaf_size
 
     def read(self, leaf: Leaf) -> Entries:
         """The raw entries that the disk needs of a table."""
@@ -175,18 +204,31 @@ class Tables:
 
     def bad(self, leaf: Leaf, raw: Entries) -> Flags:
         """Which entries can't be: no entries at all, or for grains outside of the file or on its tables."""
-        last = self.table.span(self.table.count - 1)[1]
-        length = np.full(len(raw), self.table.block if self.table.packed is None else SECTOR, np.int64)
-        if (leaf.number + 1) * self.directory.per_leaf >= self.table.count:
-            length[-1] = min(last, int(length[-1]))
-        corrupt: Flags = states_of(self.entry, raw) == int(BlockState.CORRUPT)
-        coarse = (raw & np.uint64(self.entry.mask)) > np.uint64(self.files.size // self.entry.scale)
-        offsets = np.where(coarse, 0, self.offsets(raw))
-        beyond = coarse | (offsets + length > self.files.size)
-        starts = np.where(beyond, 0, offsets // SECTOR)
-        ends = np.where(beyond, 0, -(-(offsets + length) // SECTOR))
+        beyond = self._beyond(leaf, raw)
+        offsets = np.where(beyond, 0, self.offsets(raw))
+        starts = offsets // SECTOR
+        ends = np.where(beyond, 0, -(-(offsets + self._lengths(leaf, raw)) // SECTOR))
         on_tables = self._taken_before[ends] > self._taken_before[starts]
-        return corrupt | (self._points(raw) & (beyond | on_tables))
+        corrupt = states_of(self.entry, raw) == int(BlockState.CORRUPT)
+        bad: Flags = corrupt | (self._points(raw) & (beyond | on_tables))
+        return bad
+
+    def _beyond(self, leaf: Leaf, raw: Entries) -> Flags:
+        """Which entries are for grains that end outside of the file, if they are for grains."""
+        coarse: Flags = (raw & np.uint64(self.entry.mask)) > np.uint64(self.files.size // self.entry.scale)
+        offsets = np.where(coarse, 0, self.offsets(raw))
+        ends = offsets + self._lengths(leaf, raw)
+        beyond: Flags = np.logical_or(coarse, ends > self.files.size)
+        return beyond
+
+    def _lengths(self, leaf: Leaf, raw: Entries) -> Sizes:
+        """How long grains are: the disk's last one may be shorter."""
+        grain = self.table.block if self.table.packed is None else SECTOR
+        lengths: Sizes = np.full(len(raw), grain, np.int64)
+        if (leaf.number + 1) * self.directory.per_leaf >= self.table.count:
+            last = self.table.span(self.table.count - 1)[1]
+            lengths[-1] = min(last, int(lengths[-1]))
+        return lengths
 
     def _points(self, raw: Entries) -> Flags:
         points: Flags = states_of(self.entry, raw) >= int(BlockState.PACKED)
