@@ -10,7 +10,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from drivebay.blockmap import CreateRequest, FileEdit, FileExtent, FileReplace, Format, Layer, ParentLink
+from drivebay.blockmap import (
+    CreateRequest,
+    FileCopy,
+    FileEdit,
+    FileExtent,
+    FileReplace,
+    Format,
+    Layer,
+    ParentLink,
+)
 from drivebay.chain.candidate import identity_uuid
 from drivebay.chain.image import DESCRIPTOR, image_file
 from drivebay.formats import FORMATS, format_named
@@ -107,6 +116,9 @@ def apply_change(fd: int, change: FileEdit) -> None:
     if isinstance(change, FileReplace):
         os.ftruncate(fd, 0)
         assert os.pwrite(fd, change.data, 0) == len(change.data)
+    elif isinstance(change, FileCopy):
+        data = os.pread(fd, change.length, change.source).ljust(change.length, b"\0")
+        assert os.pwrite(fd, data, change.offset) == len(data)
     elif isinstance(change, FileExtent):
         os.ftruncate(fd, max(change.offset + change.length, os.fstat(fd).st_size))
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from drivebay.blockmap import FileEdit, FileExtent, FileReplace
+from drivebay.blockmap import FileCopy, FileEdit, FileExtent, FileReplace, FileWrite
 from drivebay.errors import ErrorKind, StorageError
 
 
@@ -45,6 +45,9 @@ def files_made_by(
         if isinstance(change, FileReplace):
             data[:] = change.data
             continue
+        if isinstance(change, FileCopy):
+            copied = bytes(data[change.source : change.source + change.length])
+            change = FileWrite(change.offset, copied.ljust(change.length, b"\0"), change.file)
         end = change.offset + (change.length if isinstance(change, FileExtent) else len(change.data))
         data.extend(bytes(max(0, end - len(data))))
         if not isinstance(change, FileExtent):

@@ -5,7 +5,7 @@ added here: it becomes a named strategy in the engine.
 """
 
 from drivebay.blockmap.entry import BlockState, Entry, Rule
-from drivebay.blockmap.filechange import FileChange, FileEdit, FileExtent, FileReplace, FileWrite
+from drivebay.blockmap.filechange import FileChange, FileCopy, FileEdit, FileExtent, FileReplace, FileWrite
 from drivebay.blockmap.format import (
     CreateRequest,
     Files,
@@ -40,6 +40,7 @@ __all__ = [
     "Entry",
     "Field",
     "FileChange",
+    "FileCopy",
     "FileEdit",
     "FileExtent",
     "FileReplace",

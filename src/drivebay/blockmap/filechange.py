@@ -41,5 +41,18 @@ class FileReplace:
     file: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class FileCopy:
+    """The ``length`` bytes at ``source``, as they are when this is done, are put at ``offset`` as well.
+
+    Both lie in the file ``file``; what it lacks of the source is zeros. Only repairs do this.
+    """
+
+    source: int
+    offset: int
+    length: int
+    file: str = ""
+
+
 FileChange = FileWrite | FileExtent
-FileEdit = FileChange | FileReplace
+FileEdit = FileChange | FileReplace | FileCopy

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from drivebay.blockmap import FileEdit, FileReplace, HeaderEdit, RepairStep
+from drivebay.blockmap import FileChange, FileCopy, FileEdit, FileReplace, FileWrite, HeaderEdit, RepairStep
 from drivebay.chain.apply import apply_change
+from drivebay.chain.files import ImageFile
 from drivebay.chain.image import OpenedImage
 from drivebay.chain.replacing import replace_content
 from drivebay.engine.source import FileSource
 from drivebay.errors import ErrorKind, StorageError, from_os_error
+
+_PIECE = 1 << 20
 
 
 def edit_header(image: OpenedImage, edit: HeaderEdit) -> None:
@@ -31,6 +34,17 @@ def apply_step(image: OpenedImage, step: RepairStep) -> None:
     _apply(image, step.changes)
 
 
+def _parts(file: ImageFile, change: FileChange | FileCopy) -> Iterator[FileChange]:
+    """A copy in pieces that fit into memory; any other change as it is."""
+    if not isinstance(change, FileCopy):
+        yield change
+        return
+    for done in range(0, change.length, _PIECE):
+        length = min(_PIECE, change.length - done)
+        data = file.read(change.source + done, length)
+        yield FileWrite(change.offset + done, data.ljust(length, b"\0"), change.file)
+
+
 def _unsupported(image: OpenedImage, what: str) -> StorageError:
     return StorageError(
         ErrorKind.UNSUPPORTED,
@@ -49,7 +63,8 @@ def _apply(image: OpenedImage, changes: Iterable[FileEdit]) -> None:
             continue
         source = FileSource(file.fd, file.path, writable=True)
         try:
-            apply_change(source, change)
+            for part in _parts(file, change):
+                apply_change(source, part)
             source.sync()
         except OSError as error:
             raise from_os_error(error, "write", path=file.path) from error

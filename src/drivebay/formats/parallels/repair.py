@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from drivebay.blockmap import FileExtent, Files, FileWrite, Layer, RepairStep
+from drivebay.blockmap import FileCopy, FileExtent, Files, FileWrite, Layer, RepairStep
 from drivebay.formats.parallels.header import (
     CLOSED,
     ENTRIES_OFFSET,
@@ -61,7 +61,7 @@ def _parted(file: ExpandingFile, found: TableScan) -> Iterator[RepairStep]:
         entry = (end // header.scale).to_bytes(ENTRY_SIZE, "little")
         changes = (
             FileExtent(end, header.block, file=file.name),
-            FileWrite(end, file.files.read(offset, header.block), file.name),
+            FileCopy(offset, end, header.block, file.name),
             FileWrite(found.shared.place(index), entry, file.name),
         )
         yield RepairStep(f"give block {block} its own copy of the shared bytes at {offset}", changes)

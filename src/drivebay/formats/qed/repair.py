@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from drivebay.blockmap import FileExtent, Files, FileWrite, Layer, RepairStep
+from drivebay.blockmap import FileCopy, FileExtent, Files, FileWrite, Layer, RepairStep
 from drivebay.formats.qed.header import ABSENT, ENTRY_SIZE, FEATURES_OFFSET, NEED_CHECK, Header, read_header
 from drivebay.formats.qed.tables import References, scan
 
@@ -18,9 +18,9 @@ def repair(files: Files, _layer: Layer) -> Iterator[RepairStep]:
     """
     header = read_header(files)
     found = scan(files, header)
+    yield from _parted(files, header, found.shared_data)  # first: a table may be somebody's data
     yield from _dropped(found.bad_tables, "L1")
     yield from _dropped(found.bad_data, "L2")
-    yield from _parted(files, header, found.shared_data)
     if header.features & NEED_CHECK and not len(found.shared_tables.values):
         features = header.features & ~NEED_CHECK
         clear = FileWrite(FEATURES_OFFSET, features.to_bytes(8, "little"))
@@ -46,7 +46,7 @@ def _parted(files: Files, header: Header, shared: References) -> Iterator[Repair
         message = f"give the L2 entry at offset {place} its own copy of the shared cluster at {offset}"
         changes = (
             FileExtent(end, size),
-            FileWrite(end, files.read(offset, size)),
+            FileCopy(offset, end, size),
             FileWrite(place, end.to_bytes(ENTRY_SIZE, "little")),
         )
         yield RepairStep(message, changes)
