@@ -84,7 +84,9 @@ def test_an_image_that_a_reset_will_forget_is_not_said_to_be_merged(tmp_path: Pa
         _run(lab, "take", "one", name)
     before = lab.shown(named("one"))[None]
     kept = next(one for one in lab.machines[named("one")].snapshots if one.name == "second")
-    image = lab.media[kept.hardware.attachments[0].medium].path
+    held = kept.hardware.attachments[0].medium
+    assert held is not None
+    image = lab.media[held].path
 
     result = CliRunner().invoke(app, ["--home", lab.home.folder, "snapshot", "delete", "one", "second"])
     assert f"keep {image} until" in str(result.exception)

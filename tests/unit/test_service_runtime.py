@@ -288,6 +288,22 @@ def test_a_start_that_fails_tells_why_and_leaves_nothing(folder: Path) -> None:
     assert not is_running(home, machine.uuid)
 
 
+def test_a_qemu_that_ends_at_once_is_quoted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    qemu = folder / "bin" / "qemu-system-x86_64"
+    qemu.parent.mkdir()
+    version = 'case "$*" in *--version*) echo "QEMU emulator version 10.0.2"; exit 0;; esac'
+    qemu.write_text(f"#!/bin/sh\n{version}\necho no such machine type >&2\nexit 1\n")
+    qemu.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{qemu.parent}:{os.environ['PATH']}")
+    home = find_home(folder / "home")
+    base = disk(folder, "base.vdi")
+    machine = registered(home, machine_in(folder, Attachment(Slot("SATA"), medium=base.uuid)), base)
+    with pytest.raises(StorageError, match="no such machine type") as caught:
+        start(home, machine.uuid)
+    assert caught.value.kind is ErrorKind.STATE
+    assert not is_running(home, machine.uuid)
+
+
 def test_substitutes_are_asked_for_and_remembered(folder: Path) -> None:
     home = find_home(folder / "home")
     missing = Medium(uuid4(), str(folder / "none.vdi"), "vdi")

@@ -101,9 +101,10 @@ class Hypervisor:
 
     async def quit(self) -> None:
         """End it: in order where it answers, else by a signal."""
-        with contextlib.suppress(StorageError, TimeoutError):
-            async with asyncio.timeout(5):
-                await self.execute("quit")
+        if self._monitor is not None and not self.ended.is_set():
+            with contextlib.suppress(StorageError, TimeoutError):
+                async with asyncio.timeout(5):
+                    await self.execute("quit")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(5):
                 await self.ended.wait()
