@@ -138,6 +138,19 @@ def test_a_directory_that_points_into_a_grain_is_wrong_and_the_grain_is_right(pl
     assert content(after) == SOUND
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_table_on_something_else_goes_silently_only_if_its_copy_has_all_of_it(alone: bool) -> None:
+    """The main table lies in the descriptor's room; its copy lacks a grain, or doesn't."""
+    files = damaged()
+    main, copy = tables_of(files[""])
+    files[""][12 * 512 : 16 * 512] = files[""][main : main + 2048]
+    directory(MAIN, 12)(files[""])
+    assert not any(loses(files))
+    if alone:
+        put(files[""], copy + 4, 0)
+    assert loses(files) == [alone]
+
+
 def test_where_copies_differ_what_was_read_stays() -> None:
     files = damaged(entry(1, 0))
     before = content(files)

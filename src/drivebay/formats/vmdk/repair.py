@@ -10,7 +10,7 @@ from drivebay.blockmap import FileEdit, Files, FileWrite, Layer, RepairStep, Tab
 from drivebay.formats.vmdk import cowd, header
 from drivebay.formats.vmdk.check import counts_too_few, is_unclean, lacks_copy, sparse_extents
 from drivebay.formats.vmdk.rules import read_header
-from drivebay.formats.vmdk.scan import Entries, Flags, Leaf, Scan, Tables
+from drivebay.formats.vmdk.scan import Entries, Flags, Leaf, Scan, Tables, numbers
 from drivebay.formats.vmdk.sparse import Place, open_sparse
 from drivebay.model import SECTOR
 
@@ -97,10 +97,17 @@ class _Repair:
         self._end += len(good) + -len(good) % SECTOR
         message = self._message(f"make {what} {leaf.number} again from its copy, at {place}")
         entry = (place // SECTOR).to_bytes(header.ENTRY_SIZE, "little")
-        return RepairStep(
-            message,
-            (self._write(place, good.ljust(self._end - place, b"\0")), self._write(leaf.entry, entry)),
-        )
+        changes = (self._write(place, good.ljust(self._end - place, b"\0")), self._write(leaf.entry, entry))
+        return RepairStep(message, changes, loses=self._tells_more(leaf, good))
+
+    def _tells_more(self, leaf: Leaf, good: bytes) -> bool:
+        """Whether the table that goes is read now, and has grains that no other one has."""
+        is_main = self._table.root <= leaf.entry < self._table.root + self._tables.directory_size
+        if not is_main or not self._tables.is_inside(leaf):
+            return False
+        raw = self._tables.read(leaf)
+        copy = numbers(self._table.entry, good)[: len(raw)]
+        return bool((self._tables.unclaimed(leaf, raw) & (raw != copy)).any())
 
     def _free(self, scan: Scan) -> Iterator[RepairStep]:
         """Free what can't be, and all but the first entry for a grain, in both copies."""

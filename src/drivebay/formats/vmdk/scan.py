@@ -78,6 +78,7 @@ class Tables:
         self.table = table
         self.entry = table.entry
         self.directory = table.directory
+        self.directory_size = self.directory.count * self.directory.entry.step
         self.leaf_size = self.directory.per_leaf * self.entry.step
         sectors = -(-files.size // SECTOR)
         self._used = np.zeros(sectors, np.bool_)  # a grain begins there
@@ -112,7 +113,7 @@ class Tables:
         """Where grains begin, if either directory is believed."""
         starts = np.zeros(len(self._used), np.bool_)
         for leaf in (leaf for pair in self.pairs() if pair[1] is not None for leaf in pair):
-            if leaf is not None and self._is_inside(leaf):
+            if leaf is not None and self.is_inside(leaf):
                 raw = self.read(leaf)
                 offsets = self.offsets(raw[self._points(raw) & ~self._beyond(leaf, raw)])
                 starts[offsets // SECTOR] = True
@@ -120,7 +121,7 @@ class Tables:
 
     def _differ(self, main: Leaf, copy: Leaf) -> bool:
         """Whether two entries or more differ: one may be a slip, more aren't a table and its copy."""
-        inside = self._is_inside(main) and self._is_inside(copy)
+        inside = self.is_inside(main) and self.is_inside(copy)
         return inside and int(np.count_nonzero(self.read(main) != self.read(copy))) > 1
 
     def _is_on_grain(self, leaf: Leaf) -> bool:
@@ -172,13 +173,14 @@ class Tables:
         if leaf.offset == 0:
             return False
         sectors = slice(leaf.offset // SECTOR, -(-(leaf.offset + self.leaf_size) // SECTOR))
-        if not self._is_inside(leaf) or self._taken[sectors].any() or (foreign and self._is_on_grain(leaf)):
+        if not self.is_inside(leaf) or self._taken[sectors].any() or (foreign and self._is_on_grain(leaf)):
             lost.append(leaf)
             return False
         self._taken[sectors] = True
         return True
 
-    def _is_inside(self, leaf: Leaf) -> bool:
+    def is_inside(self, leaf: Leaf) -> bool:
+        """Whether the whole table lies in the file."""
         return 0 < leaf.offset <= self.files.size - self.leaf_size
 
     def read(self, leaf: Leaf) -> Entries:
@@ -201,6 +203,13 @@ class Tables:
         found.doubled.add(self._places(leaf, doubled))
         if len(outside) or len(doubled):
             found.wrong.append(Wrong(leaf, copy, np.union1d(outside, doubled)))
+
+    def unclaimed(self, leaf: Leaf, raw: Entries) -> Flags:
+        """Which entries are for grains that can be, and that no table has which the scan found whole."""
+        sound = self._points(raw) & ~self.bad(leaf, raw)
+        used = self._used[np.where(sound, self.offsets(raw) // SECTOR, 0)]
+        unclaimed: Flags = sound & ~used
+        return unclaimed
 
     def bad(self, leaf: Leaf, raw: Entries) -> Flags:
         """Which entries can't be: no entries at all, or for grains outside of the file or on its tables."""
