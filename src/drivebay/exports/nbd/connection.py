@@ -182,7 +182,7 @@ class Connection:
         transmission = self._transmission
         return (
             transmission is not None
-            and not (self._wire.outbox.size or transmission.in_flight or transmission.finished)
+            and not (self._wire.outbox.size or transmission.underway.charge or transmission.finished)
             and not self._closing
             and self._interest == _READABLE
         )
@@ -194,7 +194,7 @@ class Connection:
         if transmission is not None:
             if transmission.finished:
                 self._closing = True
-            waiting, busy = self._closing or transmission.must_wait(), transmission.in_flight > 0
+            waiting, busy = self._closing or transmission.must_wait(), transmission.underway.charge > 0
         elif unsent:
             waiting = True
         if self._closing and not (busy or unsent or self._dropped):

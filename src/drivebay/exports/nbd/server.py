@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import logging
 import select
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from threading import Event, Lock, Thread
@@ -15,14 +13,12 @@ from time import monotonic
 from drivebay.errors import StorageError
 from drivebay.exports.bandwidth import Bandwidth
 from drivebay.exports.export import Export
-from drivebay.exports.nbd.connection import Connection
+from drivebay.exports.nbd.acceptor import Acceptor
 from drivebay.exports.nbd.epochs import EpochKeeper
-from drivebay.exports.nbd.listeners import Listener, listen_tcp, listen_unix
+from drivebay.exports.nbd.listeners import listen_tcp, listen_unix
 from drivebay.exports.nbd.shared import ServerStats, Shared
 from drivebay.exports.nbd.waiting import Waiter
 from drivebay.exports.nbd.workers import Workers
-
-_log = logging.getLogger(__name__)
 
 _TICK = 0.2  # seconds between looks at deadlines and epochs, while there are any
 
@@ -46,17 +42,15 @@ class NbdServer:
         self._workers = Workers(workers)
         self._shared = Shared(dict(exports), self._workers, select.epoll(), {})
         self._epochs = EpochKeeper(self._workers)
-        self._listeners: list[Listener] = []
-        self._max_connections = max_connections
-        self._handshake_timeout = handshake_timeout
+        self._acceptor = Acceptor(self._shared, max_connections, handshake_timeout)
         self._drain_timeout = drain_timeout
-        self._paused: list[Listener] = []  # cannot accept for now
         self._stop = False
         self._running = False
         self._ending = Lock()
         self._waiter = Waiter(self._shared.epoll, self._shared.eagerness)
         self._next_tick = 0.0
-        self._watch(self._workers.fd, lambda _: self._workers.collect())
+        self._shared.handlers[self._workers.fd] = lambda _: self._workers.collect()
+        self._shared.epoll.register(self._workers.fd, select.EPOLLIN)
 
     @property
     def stats(self) -> ServerStats:
@@ -65,11 +59,11 @@ class NbdServer:
 
     def listen_unix(self, path: str) -> None:
         """Listen on a Unix socket; a `StorageError` IN_USE if another server listens there."""
-        self._add(listen_unix(path))
+        self._acceptor.add(listen_unix(path))
 
     def listen_tcp(self, host: str = "127.0.0.1", port: int = 10809) -> tuple[str, int]:
         """Listen on a TCP address and return it; port 0 takes a free port."""
-        self._add(listener := listen_tcp(host, port))
+        self._acceptor.add(listener := listen_tcp(host, port))
         name = listener.sock.getsockname()
         return name[0], name[1]
 
@@ -184,21 +178,9 @@ class NbdServer:
         for export in self._shared.exports.values():
             export.gate.update()
 
-    def _add(self, listener: Listener) -> None:
-        self._listeners.append(listener)
-        self._watch(listener.fd, partial(self._accept, listener))
-
-    def _watch(self, fd: int, handler: Callable[[int], None]) -> None:
-        self._shared.handlers[fd] = handler
-        self._shared.epoll.register(fd, select.EPOLLIN)
-
-    def _unwatch(self, fd: int) -> None:
-        self._shared.epoll.unregister(fd)
-        del self._shared.handlers[fd]
-
     def _wait(self) -> list[tuple[int, int]]:
         shared = self._shared
-        timers = shared.handshaking or self._epochs.watched or self._paused
+        timers = shared.handshaking or self._epochs.watched or self._acceptor.paused
         timeout = _TICK if timers else None
         if shared.delayed:
             due = min(bandwidth.due for bandwidth in shared.delayed)
@@ -228,7 +210,7 @@ class NbdServer:
         if shared.written:
             self._epochs.written(shared.written)
             shared.written.clear()
-        if shared.handshaking or self._epochs.watched or self._paused:
+        if shared.handshaking or self._epochs.watched or self._acceptor.paused:
             self._tick()
 
     def _release_delayed(self) -> None:
@@ -245,42 +227,12 @@ class NbdServer:
         if now < self._next_tick:
             return
         self._next_tick = now + _TICK
-        for connection in list(self._shared.handshaking):
-            if now > connection.deadline:
-                connection.drop("the handshake took too long")
-        while self._paused:
-            listener = self._paused.pop()
-            self._watch(listener.fd, partial(self._accept, listener))
+        self._acceptor.check(now)
         self._epochs.check()
-
-    def _accept(self, listener: Listener, _: int) -> None:
-        """Take the clients that wait; one too many is closed at once."""
-        while True:
-            try:
-                sock, _ = listener.sock.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                _log.warning("cannot accept a client: %s", error)
-                self._unwatch(listener.fd)
-                self._paused.append(listener)
-                return
-            if len(self._shared.connections) >= self._max_connections:
-                _log.warning("refused a client: %d connections are open", self._max_connections)
-                sock.close()
-            else:
-                self._begin(sock)
-
-    def _begin(self, sock: socket.socket) -> None:
-        if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        Connection(sock, self._shared, monotonic() + self._handshake_timeout).greet()
-        self._shared.stats.accepted += 1
 
     def _drain(self) -> None:
         """Answer what is under way, for as long as the clients take their replies."""
-        self._close_listeners()
+        self._acceptor.close()
         deadline = monotonic() + self._drain_timeout
         for export in self._shared.exports.values():
             self._limit(export.gate.bandwidth, 0)
@@ -290,16 +242,8 @@ class NbdServer:
         while self._shared.connections and monotonic() < deadline:
             self._turn(self._shared.epoll.poll(_TICK))
 
-    def _close_listeners(self) -> None:
-        for listener in self._listeners:
-            if listener not in self._paused:
-                self._unwatch(listener.fd)
-            listener.close()
-        self._listeners.clear()
-        self._paused.clear()
-
     def _close(self) -> None:
-        self._close_listeners()
+        self._acceptor.close()
         for connection in list(self._shared.connections):
             connection.drop("the server stops")
         self._turn([])

@@ -1,7 +1,7 @@
 """The transmission phase of one connection: requests from its inbox to the disk, replies to its wire.
 
 Runs of plain reads and writes go to the disk as one batch and are answered by one send. Everything else,
-and what would have to wait for the disk, goes to the workers, and is answered when it is done.
+and what would have to wait for the disk, is started (`Underway`), and answered when it is done.
 """
 
 from __future__ import annotations
@@ -9,19 +9,17 @@ from __future__ import annotations
 import mmap
 import socket
 from collections.abc import Callable
-from functools import partial
 from typing import Final
 
 from drivebay.engine.batch import Outcome
 from drivebay.engine.source import Buffer
-from drivebay.exports.nbd.commands import execute, refusal
-from drivebay.exports.nbd.constants import MAX_PAYLOAD, Command, CommandFlag, Error
-from drivebay.exports.nbd.delay import Delay, Work
+from drivebay.exports.nbd.constants import MAX_PAYLOAD, Command, Error
 from drivebay.exports.nbd.handshake import Session
 from drivebay.exports.nbd.plain import Batch, plan_reads, plan_writes
 from drivebay.exports.nbd.replies import ChunkedReplies
 from drivebay.exports.nbd.requests import Request
 from drivebay.exports.nbd.shared import Shared
+from drivebay.exports.nbd.underway import Underway
 from drivebay.exports.nbd.wire import Wire
 
 _DONE: Final = Outcome.DONE
@@ -29,8 +27,6 @@ _ZERO: Final = Outcome.ZERO
 
 _MAX_IN_FLIGHT: Final = 64 << 20  # bytes of requests that one connection may have in the workers
 _MAX_UNSENT: Final = 1 << 20  # bytes of replies; beyond, no more requests are taken
-_LEAST_CHARGE: Final = 4096  # what a request counts for beside its data
-_SMALL: Final = 256 << 10  # bytes: what has waited for bandwidth and is no larger is done in the loop
 _OWN_BUFFER_FROM: Final = 256 << 10  # payloads that get a buffer of their own while they arrive
 
 _COMMAND_AT: Final = 7  # the low byte of a request's command
@@ -58,21 +54,18 @@ class Transmission:
         self, session: Session, shared: Shared, wire: Wire, on_reply: Callable[[list[Buffer]], None]
     ) -> None:
         self.finished = False  # the client wants, or deserves, no more requests to be taken
-        self.in_flight = 0  # bytes of requests in the workers, as charged
-        self._session = session
+        self.underway = Underway(session, shared, wire, on_reply)
         self._replies = session.replies
         self._writable = session.export.writable
         self._disk = session.export.disk
         self._shared = shared
         self._wire = wire
-        self._on_reply = on_reply
         self._body: _Body | None = None
         self._gate = session.export.gate
-        self._delay = Delay(self._gate, shared, self._run)
 
     def must_wait(self) -> bool:
         """Whether no more requests are taken, for now or for ever."""
-        return self.finished or self.in_flight > _MAX_IN_FLIGHT or self._wire.outbox.size > _MAX_UNSENT
+        return self.finished or self.underway.charge > _MAX_IN_FLIGHT or self._wire.outbox.size > _MAX_UNSENT
 
     def receive(self, flags: int = socket.MSG_DONTWAIT) -> int:
         """Receive once and handle what became whole; as `Wire.receive`."""
@@ -85,7 +78,7 @@ class Transmission:
 
     def abandon(self) -> None:
         """The client is gone: what waits is not done, what is in the workers happens unanswered."""
-        self._delay.abandon()
+        self.underway.abandon()
 
     def process(self) -> None:
         """Handle whole requests until there are none, or until the client must be made to wait."""
@@ -135,7 +128,7 @@ class Transmission:
                     data[:] = bytes(length)
                 ready.append(slab.view[start:end])
             else:
-                self._start(Request(Command.READ, 0, cookie, offset, length, 0), b"")
+                self.underway.start(Request(Command.READ, 0, cookie, offset, length, 0), b"")
                 continue
             count += length
         self._shared.stats.requests += len(ready)
@@ -168,16 +161,19 @@ class Transmission:
                 continue
             offset, data = batch[number]
             size = len(data)
-            self._start(Request(Command.WRITE, 0, cookies[number], offset, size, size), bytes(data))
+            self.underway.start(Request(Command.WRITE, 0, cookies[number], offset, size, size), bytes(data))
         return [batch[number] for number in done], [cookies[number] for number in done]
 
     def _any_request(self) -> bool:
         """Handle the next request the general way; false when it is not all here yet."""
         inbox, requests = self._wire.inbox, self._replies.requests
         request = requests.decode(inbox.view, inbox.start)
+        if request.command == Command.DISC:
+            self.finished = True
+            return False
         data = inbox.start + requests.size
         if request.payload > MAX_PAYLOAD:
-            self._refuse(request, Error.INVAL, f"a payload has at most {MAX_PAYLOAD} bytes")
+            self.underway.refuse(request, Error.INVAL, f"a payload has at most {MAX_PAYLOAD} bytes")
             self.finished = True
             return False
         if inbox.end - data < request.payload:
@@ -188,7 +184,7 @@ class Transmission:
             return False
         payload = bytes(inbox.view[data : data + request.payload])
         inbox.start = data + request.payload
-        self._start(request, payload)
+        self.underway.start(request, payload)
         return True
 
     def _receive_body(self, body: _Body) -> int:
@@ -196,76 +192,5 @@ class Transmission:
         body.received += max(count, 0)
         if body.received == len(body.view):
             self._body = None
-            self._start(body.request, body.view, body.buffer)
+            self.underway.start(body.request, body.view, body.buffer)
         return count
-
-    def _start(self, request: Request, payload: Buffer, buffer: mmap.mmap | None = None) -> None:
-        """Answer the request now if that takes no work, else give it to the workers."""
-        if request.command == Command.DISC:
-            self.finished = True
-            return
-        reason = refusal(self._session, request)
-        if reason is not None:
-            self._refuse(request, *reason)
-            return
-        charge = _LEAST_CHARGE
-        if request.command in (Command.READ, Command.WRITE):
-            charge += request.length
-        self.in_flight += charge
-        work = Work(request, payload, charge, buffer)
-        if not (self._gate.closed and self._delay.add(work)):
-            self._submit(work)
-
-    def _submit(self, work: Work) -> None:
-        """Give a request to the workers."""
-        self._gate.begun()
-        task = partial(execute, self._session, work.request, work.payload)
-        self._shared.workers.submit(task, partial(self._complete, work))
-
-    def _run(self, works: list[Work]) -> None:
-        """Do what has waited."""
-        for work in works:
-            reply = self._at_once(work)
-            if reply is None:
-                self._submit(work)
-            else:
-                self._finish(work, [reply])
-
-    def _at_once(self, work: Work) -> Buffer | None:
-        """The reply to a small plain request, if that needs no waiting for the disk."""
-        request, replies = work.request, self._replies
-        if request.flags & ~CommandFlag.PAYLOAD_LEN or not 0 < request.length <= _SMALL:
-            return None
-        if request.command == Command.WRITE:
-            (outcome,) = self._disk.write_batch([(request.offset, memoryview(work.payload))])
-            return replies.acks([request.cookie], [request.offset]) if outcome is _DONE else None
-        if request.command != Command.READ:
-            return None
-        reply = bytearray(replies.data_header + request.length)  # zeros, if nothing is filled in
-        (outcome,) = self._disk.read_batch([(request.offset, memoryview(reply)[replies.data_header :])])
-        replies.pack_data(reply, 0, request.cookie, request.offset, request.length)
-        return None if outcome is Outcome.LATER else reply
-
-    def _complete(self, work: Work, reply: list[Buffer]) -> None:
-        """A worker has the reply."""
-        self._gate.ended()
-        self._finish(work, reply)
-
-    def _finish(self, work: Work, reply: list[Buffer]) -> None:
-        request = work.request
-        self.in_flight -= work.charge
-        if work.buffer is not None:
-            self._shared.payloads.give_back(work.buffer)
-        stats = self._shared.stats
-        stats.requests += 1
-        if request.command == Command.READ:
-            stats.read_bytes += request.length
-        elif request.command in (Command.WRITE, Command.WRITE_ZEROES, Command.TRIM):
-            stats.written_bytes += request.payload
-            self._shared.written.add(self._disk)
-        self._on_reply(reply)
-
-    def _refuse(self, request: Request, error: Error, message: str) -> None:
-        self._shared.stats.requests += 1
-        self._shared.stats.errors += 1
-        self._wire.send(self._replies.error(request.cookie, request.offset, error, message))
