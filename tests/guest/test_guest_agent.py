@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import struct
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from drivebay.chain import open_chain
+from drivebay.cli.app import app
 from drivebay.engine.disk import Disk
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.machines.model import Controller, Slot
@@ -135,6 +138,9 @@ def _snapshots(bench: Bench, shell: Shell) -> None:
         assert taken.frozen > taken.paused > 0
         assert not _needs_recovery(bench, taken)
         _goes_on(shell)
+    words = ["--home", bench.home.folder, "snapshot", "take", "bench", "third", "--no-state", "--freeze"]
+    told = CliRunner().invoke(app, words, catch_exceptions=False).stdout
+    assert re.search(r"stood still for \d+ ms\nits file systems were frozen for \d+ ms", told)
 
 
 def _a_snapshot_that_fails(bench: Bench, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
