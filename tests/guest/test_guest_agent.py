@@ -8,7 +8,6 @@ import shutil
 import signal
 import struct
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,12 +23,11 @@ from drivebay.errors import ErrorKind, StorageError
 from drivebay.machines.model import Controller, Slot
 from drivebay.qemu import TinyGuest
 from drivebay.registry.database import open_registry
-from drivebay.registry.home import find_home
 from drivebay.registry.medium import DeviceType
 from drivebay.service import online_snapshots
 from drivebay.service.snapshots import Taken, take_snapshot
 from support.guest_agent import START, add_guest_agent
-from support.guest_shell import MIB, Bench, Shell, until
+from support.guest_shell import MIB, Bench, Shell, new_bench, until
 
 pytestmark = pytest.mark.xdist_group("guest")
 
@@ -45,21 +43,17 @@ FLAGS, NEEDS_RECOVERY = 1024 + 0x60, 4
 
 @pytest.fixture
 def bench(guest: TinyGuest) -> Iterator[Bench]:
-    folder = Path(tempfile.mkdtemp(prefix="drivebay-"))
-    bench = Bench(find_home(str(folder / "home")), folder, guest)
-    bench.controllers = (Controller("SATA", "IntelAhci", 2),)
-    image = folder / "disk.img"
-    with image.open("wb") as file:
-        file.truncate(32 * MIB)
-    mkfs = shutil.which("mkfs.ext4", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
-    assert mkfs
-    subprocess.run([mkfs, "-q", image], check=True, timeout=60)
-    bench.attach(DISK, image, DeviceType.DISK, 32 * MIB)
-    bench.save()
-    add_guest_agent(Path(bench.settings.initrd))
-    yield bench
-    bench.off()
-    shutil.rmtree(folder)
+    with new_bench(guest, Controller("SATA", "IntelAhci", 2)) as bench:
+        image = bench.folder / "disk.img"
+        with image.open("wb") as file:
+            file.truncate(32 * MIB)
+        mkfs = shutil.which("mkfs.ext4", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+        assert mkfs
+        subprocess.run([mkfs, "-q", image], check=True, timeout=60)
+        bench.attach(DISK, image, DeviceType.DISK, 32 * MIB)
+        bench.save()
+        add_guest_agent(Path(bench.settings.initrd))
+        yield bench
 
 
 @pytest.mark.timeout(600)

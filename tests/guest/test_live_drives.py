@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,30 +15,28 @@ from drivebay.machines.slots import attachment_at
 from drivebay.machines.store import save
 from drivebay.qemu import TinyGuest
 from drivebay.registry.database import open_registry
-from drivebay.registry.home import find_home
 from drivebay.registry.medium import DeviceType, MediumType
 from drivebay.service.machines import hardware
 from drivebay.service.machines.drives import attach, detach, eject
 from drivebay.service.machines.request import AttachRequest, Place
-from support.guest_shell import MIB, Bench, Shell, until
+from support.guest_shell import MIB, Bench, Shell, new_bench, until
 
 pytestmark = pytest.mark.xdist_group("guest")
 
 CD = Place("SATA", 1)
 
 
+CONTROLLERS = (
+    Controller("SATA", "IntelAhci", 4),
+    Controller("V", "VirtioSCSI", 4),
+    Controller("USB", "USB", 8),
+)
+
+
 @pytest.fixture
 def bench(guest: TinyGuest) -> Iterator[Bench]:
-    folder = Path(tempfile.mkdtemp(prefix="drivebay-"))
-    bench = Bench(find_home(folder / "home"), folder, guest)
-    bench.controllers = (
-        Controller("SATA", "IntelAhci", 4),
-        Controller("V", "VirtioSCSI", 4),
-        Controller("USB", "USB", 8),
-    )
-    yield bench
-    bench.off()
-    shutil.rmtree(folder)
+    with new_bench(guest, *CONTROLLERS) as bench:
+        yield bench
 
 
 @pytest.mark.timeout(600)

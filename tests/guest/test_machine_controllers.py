@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,11 +15,10 @@ from drivebay.machines.kinds import KINDS, Bus, ControllerKind
 from drivebay.machines.model import Attachment, Controller, Machine, MachineState, Slot
 from drivebay.qemu import TinyGuest
 from drivebay.qemu.identity import default_serial
-from drivebay.registry.home import find_home
 from drivebay.registry.medium import DeviceType, MediaTree
 from drivebay.service.runtime.plan import disk_spec, facts_of
 from drivebay.service.runtime.record import read_machine
-from support.guest_shell import MIB, Bench, Shell, until
+from support.guest_shell import MIB, Bench, Shell, new_bench, until
 
 pytestmark = pytest.mark.xdist_group("guest")
 
@@ -35,11 +32,8 @@ LISTING = "for b in /sys/block/*; do echo ${b##*/} $(cat $b/size); done"
 
 @pytest.fixture
 def bench(guest: TinyGuest) -> Iterator[Bench]:
-    folder = Path(tempfile.mkdtemp(prefix="drivebay-"))
-    bench = Bench(find_home(folder / "home"), folder, guest)
-    yield bench
-    bench.off()
-    shutil.rmtree(folder)
+    with new_bench(guest) as bench:
+        yield bench
 
 
 def _controller(kind: ControllerKind) -> Controller:

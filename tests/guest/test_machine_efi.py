@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +15,6 @@ from drivebay.machines.model import Controller, Firmware, Machine, Settings, Slo
 from drivebay.qemu import TinyGuest
 from drivebay.qemu.firmware import require_efi_kernel
 from drivebay.registry.database import open_registry
-from drivebay.registry.home import find_home
 from drivebay.service.clones import clone_machine
 from drivebay.service.doctor import examine
 from drivebay.service.machines.removal import remove_machine
@@ -25,7 +22,7 @@ from drivebay.service.runtime import is_running, start
 from drivebay.service.runtime.guest import with_guest
 from drivebay.service.snapshots import delete_snapshot, restore_snapshot, take_snapshot
 from support.efi_disk import SAYS, SIZE, bootable
-from support.guest_shell import MIB, Bench, until
+from support.guest_shell import MIB, Bench, new_bench, until
 
 pytestmark = pytest.mark.xdist_group("guest")
 
@@ -34,12 +31,8 @@ EFI = Settings(memory_mib=256, firmware=Firmware.EFI)
 
 @pytest.fixture
 def bench(guest: TinyGuest) -> Iterator[Bench]:
-    folder = Path(tempfile.mkdtemp(prefix="drivebay-"))
-    bench = Bench(find_home(str(folder / "home")), folder, guest, settings=EFI)
-    bench.controllers = (Controller("SATA", "IntelAhci", 4),)
-    yield bench
-    bench.off()
-    shutil.rmtree(folder)
+    with new_bench(guest, Controller("SATA", "IntelAhci", 4), settings=EFI) as bench:
+        yield bench
 
 
 def _boot(bench: Bench) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +11,8 @@ import drivebay
 from drivebay.errors import StorageError
 from drivebay.machines.model import Controller, Settings, Slot
 from drivebay.qemu import TinyGuest
-from drivebay.registry.home import find_home
 from drivebay.service.runtime import start
-from support.guest_shell import MIB, Bench, until
+from support.guest_shell import MIB, Bench, new_bench, until
 
 pytestmark = pytest.mark.xdist_group("guest")
 
@@ -26,11 +23,8 @@ BOOT_CODE = bytes.fromhex("fc 31c0 8ed8 be167c baf803 ac 84c0 7403 ee ebf8 f4 eb
 
 @pytest.fixture
 def bench(guest: TinyGuest) -> Iterator[Bench]:
-    folder = Path(tempfile.mkdtemp(prefix="drivebay-"))
-    bench = Bench(find_home(folder / "home"), folder, guest)
-    yield bench
-    bench.off()
-    shutil.rmtree(folder)
+    with new_bench(guest) as bench:
+        yield bench
 
 
 def _bootable(path: Path, text: str) -> None:

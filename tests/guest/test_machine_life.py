@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,11 +18,10 @@ from drivebay.errors import ErrorKind, StorageError
 from drivebay.machines.model import Controller, MachineState, Slot
 from drivebay.model import CacheMode
 from drivebay.qemu import TinyGuest
-from drivebay.registry.home import find_home
 from drivebay.registry.medium import DeviceType
 from drivebay.service.runtime import connect, is_running, start
 from drivebay.service.worker import DiskSpec
-from support.guest_shell import MIB, Bench, Shell, until
+from support.guest_shell import MIB, Bench, Shell, new_bench, until
 
 pytestmark = pytest.mark.xdist_group("guest")
 
@@ -45,12 +43,8 @@ CHECK = "echo 3 > /proc/sys/vm/drop_caches; dd if=/dev/sda bs=1M skip=40 count=8
 
 @pytest.fixture
 def bench(guest: TinyGuest) -> Iterator[Bench]:
-    folder = Path(tempfile.mkdtemp(prefix="drivebay-"))
-    bench = Bench(find_home(folder / "home"), folder, guest)
-    bench.controllers = (Controller("SATA", "IntelAhci", 4),)
-    yield bench
-    bench.off()
-    shutil.rmtree(folder)
+    with new_bench(guest, Controller("SATA", "IntelAhci", 4)) as bench:
+        yield bench
 
 
 @pytest.mark.timeout(1200)

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 import drivebay
 from drivebay.machines.model import Controller, Slot
 from drivebay.qemu import TinyGuest
-from drivebay.registry.database import open_registry
-from drivebay.registry.home import Home
 from drivebay.service.merging import consolidate
 from drivebay.service.runtime import is_running
 from drivebay.service.snapshots import delete_snapshot, take_snapshot
-from support.guest_shell import MIB, Bench, Shell, until
+from support.guest_shell import MIB, Bench, Shell, new_bench, until
 
 pytestmark = pytest.mark.xdist_group("guest")
 
@@ -37,23 +31,10 @@ LOAD = (
 
 @pytest.fixture
 def bench(guest: TinyGuest) -> Iterator[Bench]:
-    folder = Path(tempfile.mkdtemp(prefix="drivebay-"))
-    bench = Bench(Home(os.path.realpath(folder / "home")), folder, guest)
-    bench.controllers = (Controller("SATA", "IntelAhci", 6, host_io_cache=True),)
-    bench.disk(SATA, "disk.vdi", 64 * MIB)
-    bench.save()
-    try:
+    with new_bench(guest, Controller("SATA", "IntelAhci", 6, host_io_cache=True)) as bench:
+        bench.disk(SATA, "disk.vdi", 64 * MIB)
+        bench.save()
         yield bench
-    finally:
-        bench.off()
-        shutil.rmtree(folder)
-
-
-def _chain(bench: Bench) -> list[str]:
-    with open_registry(bench.home) as registry, registry.view() as view:
-        medium = bench.load().hardware.attachments[0].medium
-        assert medium is not None
-        return [one.path for one in view.tree.chain(medium)]
 
 
 def _goes_on(shell: Shell) -> None:
@@ -67,25 +48,25 @@ def test_a_guest_verifies_what_it_writes_while_snapshots_come_and_go(bench: Benc
     shell = bench.start()
     shell.run(LOAD)
     until(lambda: int(shell.run("cat /tmp/count 2>/dev/null || echo 0")) > 20, "the load")
-    base = _chain(bench)
+    base = bench.chain(SATA)
 
     disks = take_snapshot(bench.home, "bench", "disks", memory=False)
     _goes_on(shell)
     memory = take_snapshot(bench.home, "bench", "memory")
     _goes_on(shell)
-    assert len(_chain(bench)) == 3
+    assert len(bench.chain(SATA)) == 3
     delete_snapshot(bench.home, "bench", "memory")
     newest = consolidate(bench.home, machine="bench")
     _goes_on(shell)
     assert not newest.left
-    assert len(_chain(bench)) == 2
+    assert len(bench.chain(SATA)) == 2
     delete_snapshot(bench.home, "bench", "disks")
     oldest = consolidate(bench.home, machine="bench")
     _goes_on(shell)
     print(f"disks {disks.paused * 1000:.0f} ms, with memory {memory.paused * 1000:.0f} ms")
     print(f"merges {newest.longest_hold * 1000:.0f} ms, {oldest.longest_hold * 1000:.0f} ms at most")
     assert not oldest.left
-    assert _chain(bench) == base
+    assert bench.chain(SATA) == base
     assert not list((bench.folder / "machine").rglob("*.vdi"))
     assert disks.paused < 0.1
 
@@ -107,9 +88,9 @@ def _starting_tidies(bench: Bench, base: list[str]) -> None:
     """What was left by a snapshot that was deleted is merged beside the next start's guest."""
     take_snapshot(bench.home, "bench", "off")
     delete_snapshot(bench.home, "bench", "off")
-    assert len(_chain(bench)) == 2
+    assert len(bench.chain(SATA)) == 2
     shell = bench.start()
-    until(lambda: _chain(bench) == base, "the merge")
+    until(lambda: bench.chain(SATA) == base, "the merge")
     shell.run("printf after | dd of=/dev/sda bs=512 seek=1 conv=notrunc,fsync 2>/dev/null")
     with bench.client() as client:
         client.kill()

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,12 +12,10 @@ from drivebay.engine.disk import Disk
 from drivebay.errors import StorageError
 from drivebay.machines.model import Attachment, Controller, MachineState, Slot
 from drivebay.qemu import TinyGuest
-from drivebay.registry.database import open_registry
-from drivebay.registry.home import Home
 from drivebay.registry.medium import DeviceType, MediumType
 from drivebay.service.runtime import is_running, start
 from drivebay.service.snapshots import restore_snapshot, take_snapshot
-from support.guest_shell import MIB, Bench, Shell, until
+from support.guest_shell import MIB, Bench, Shell, new_bench, until
 
 pytestmark = pytest.mark.xdist_group("guest")
 
@@ -48,28 +42,15 @@ LOAD = (
 
 @pytest.fixture
 def bench(guest: TinyGuest) -> Iterator[Bench]:
-    folder = Path(tempfile.mkdtemp(prefix="drivebay-"))
-    bench = Bench(Home(os.path.realpath(folder / "home")), folder, guest)
-    bench.controllers = (Controller("SATA", "IntelAhci", 6, host_io_cache=True),)
-    bench.disk(SATA, "system.vdi", 8 * MIB)
-    bench.disk(SECOND, "data.qcow2", 9 * MIB)
-    path = folder / "through.vdi"
-    drivebay.create(path, size=10 * MIB)
-    through = bench.medium(path, size=10 * MIB, kind=MediumType.WRITETHROUGH)
-    bench.attachments.append(Attachment(THROUGH, DeviceType.DISK, through.uuid))
-    bench.save()
-    try:
+    with new_bench(guest, Controller("SATA", "IntelAhci", 6, host_io_cache=True)) as bench:
+        bench.disk(SATA, "system.vdi", 8 * MIB)
+        bench.disk(SECOND, "data.qcow2", 9 * MIB)
+        path = bench.folder / "through.vdi"
+        drivebay.create(path, size=10 * MIB)
+        through = bench.medium(path, size=10 * MIB, kind=MediumType.WRITETHROUGH)
+        bench.attachments.append(Attachment(THROUGH, DeviceType.DISK, through.uuid))
+        bench.save()
         yield bench
-    finally:
-        bench.off()
-        shutil.rmtree(folder)
-
-
-def _chain_of(bench: Bench, slot: Slot) -> list[str]:
-    with open_registry(bench.home) as registry, registry.view() as view:
-        medium = next(at.medium for at in bench.load().hardware.attachments if at.slot == slot)
-        assert medium is not None
-        return [one.path for one in view.tree.chain(medium)]
 
 
 @pytest.mark.timeout(600)
@@ -98,7 +79,7 @@ def test_snapshots_of_a_guest_that_writes_without_an_end(bench: Bench) -> None:
     before = int(shell.run("cat /tmp/count"))
     until(lambda: int(shell.run("cat /tmp/count")) > before + 5, "the load goes on")
     assert shell.run("cat /tmp/bad 2>/dev/null || echo fine") == "fine"
-    assert [len(_chain_of(bench, slot)) for slot in (SATA, SECOND, THROUGH)] == [4, 4, 1]
+    assert [len(bench.chain(slot)) for slot in (SATA, SECOND, THROUGH)] == [4, 4, 1]
     with pytest.raises(StorageError, match="stop"):
         restore_snapshot(bench.home, "bench", "online")
 
@@ -128,6 +109,6 @@ def _resumed(bench: Bench) -> Shell:
 
 
 def _first(bench: Bench, slot: Slot) -> bytes:
-    paths = _chain_of(bench, slot)
+    paths = bench.chain(slot)
     with Disk(open_chain(paths[0], search=paths).layers) as disk:
         return disk.read(512, 16).rstrip(b"\0")

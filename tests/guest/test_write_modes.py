@@ -8,7 +8,6 @@ import random
 import re
 import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +24,7 @@ from drivebay.machines.model import Controller, Slot
 from drivebay.model import Severity
 from drivebay.qemu import TinyGuest
 from drivebay.registry.database import open_registry
-from drivebay.registry.home import Home, find_home
+from drivebay.registry.home import Home
 from drivebay.registry.medium import DeviceType, Medium, MediumType
 from drivebay.service.clones import clone_machine
 from drivebay.service.machines.drives import attach, detach
@@ -34,7 +33,7 @@ from drivebay.service.machines.request import AttachRequest, Place
 from drivebay.service.merging import consolidate
 from drivebay.service.runtime import start
 from drivebay.service.snapshots import delete_snapshot, restore_snapshot, take_snapshot
-from support.guest_shell import MIB, Bench, Shell
+from support.guest_shell import MIB, Bench, Shell, new_bench
 
 pytestmark = [pytest.mark.xdist_group("guest"), pytest.mark.timeout(900)]
 
@@ -73,21 +72,15 @@ Contents = dict[str, str]
 @pytest.fixture
 def one(guest: TinyGuest) -> Iterator[Bench]:
     """A machine with a disk of each write mode, and a CD."""
-    folder = Path(tempfile.mkdtemp(prefix="drivebay-"))
-    bench = Bench(find_home(str(folder / "home")), folder, guest)
-    bench.controllers = (Controller("SATA", "IntelAhci", 8),)
-    (folder / "cd.iso").write_bytes(b"cd".ljust(4 * MIB, b"\0"))
-    bench.attach(CD, folder / "cd.iso", DeviceType.DVD, 4 * MIB)
-    bench.save()
-    for port, file, mib, kind in DISKS:
-        fixed = "fixed" if kind is MediumType.SHAREABLE else None
-        drivebay.create(folder / file, size=mib * MIB, variant=fixed)
-        _attach(bench, port, folder / file, kind)
-    try:
+    with new_bench(guest, Controller("SATA", "IntelAhci", 8)) as bench:
+        (bench.folder / "cd.iso").write_bytes(b"cd".ljust(4 * MIB, b"\0"))
+        bench.attach(CD, bench.folder / "cd.iso", DeviceType.DVD, 4 * MIB)
+        bench.save()
+        for port, file, mib, kind in DISKS:
+            fixed = "fixed" if kind is MediumType.SHAREABLE else None
+            drivebay.create(bench.folder / file, size=mib * MIB, variant=fixed)
+            _attach(bench, port, bench.folder / file, kind)
         yield bench
-    finally:
-        bench.off()
-        shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -16,7 +19,7 @@ from drivebay.machines.model import Attachment, Controller, Firmware, Hardware, 
 from drivebay.qemu import TinyGuest
 from drivebay.qemu.arguments import SERIAL_SOCKET
 from drivebay.registry.database import open_registry
-from drivebay.registry.home import Home
+from drivebay.registry.home import Home, find_home
 from drivebay.registry.medium import DeviceType, Medium, MediumType
 from drivebay.service.runtime import MachineClient, connect, is_running, start
 from drivebay.service.runtime.plan import facts_of
@@ -172,6 +175,13 @@ class Bench:
         self.shells.append(shell)
         return shell
 
+    def chain(self, slot: Slot) -> list[str]:
+        """A disk's images, top first, by the registry."""
+        with open_registry(self.home) as registry, registry.view() as view:
+            medium = next(at.medium for at in self.load().hardware.attachments if at.slot == slot)
+            assert medium is not None
+            return [one.path for one in view.tree.chain(medium)]
+
     def client(self) -> MachineClient:
         """A connection to the supervisor."""
         return connect(self.home, self.uuid)
@@ -183,6 +193,22 @@ class Bench:
         if is_running(self.home, self.uuid):
             with self.client() as client:
                 client.kill()
+
+
+@contextmanager
+def new_bench(
+    guest: TinyGuest, *controllers: Controller, settings: Settings | None = None
+) -> Iterator[Bench]:
+    """A machine in a folder of its own, whose path is short; at the end it is off, and its folder is gone."""
+    folder = Path(tempfile.mkdtemp(prefix="drivebay-"))
+    bench = Bench(
+        find_home(str(folder / "home")), folder, guest, controllers, settings=settings or Settings()
+    )
+    try:
+        yield bench
+    finally:
+        bench.off()
+        shutil.rmtree(folder)
 
 
 def until(condition: Callable[[], bool], what: str, timeout: float = 60) -> None:
