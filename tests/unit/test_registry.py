@@ -19,6 +19,7 @@ from drivebay.registry.database import Registry, open_registry
 from drivebay.registry.home import Home, find_home
 from drivebay.registry.journal import Remove, Rename, WriteFile
 from drivebay.registry.medium import Medium, Use
+from drivebay.registry.sqlite import reported
 
 
 @pytest.fixture
@@ -120,6 +121,19 @@ def test_a_damaged_registry_points_to_rebuild(home: Home, damage: str) -> None:
     with pytest.raises(StorageError, match="drivebay rebuild") as error:
         open_registry(home)
     assert error.value.kind is ErrorKind.CORRUPT
+
+
+def test_an_input_error_on_a_full_file_system_is_told_as_that(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = os.statvfs_result((4096, 4096, 100, 0, 0, 100, 0, 0, 0, 255))
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+    for answer, kind in ((full, ErrorKind.NO_SPACE), (os.statvfs("/"), ErrorKind.IO)):
+        monkeypatch.setattr("os.statvfs", lambda _path, answer=answer: answer)
+        with pytest.raises(StorageError) as caught, reported(home.registry, "open the registry"):
+            raise error
+        assert caught.value.kind is kind
 
 
 def test_who_changes_the_registry_for_long_is_named(home: Home) -> None:

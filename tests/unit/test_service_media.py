@@ -18,7 +18,7 @@ from drivebay.errors import ErrorKind, StorageError
 from drivebay.registry.database import Registry, open_registry
 from drivebay.registry.home import find_home
 from drivebay.registry.medium import DeviceType, Medium, MediumType, Use
-from drivebay.service import deletion, duplicates, images, media, moving
+from drivebay.service import deletion, doctor, duplicates, images, media, moving
 from drivebay.service.disks import open_disk
 from drivebay.service.media_state import MediumState, media_info
 from drivebay.service.options import OpenOptions
@@ -148,6 +148,20 @@ def test_e25_duplicate_uuid_has_three_ways_out(registry: Registry, folder: Path,
     moved = duplicates.relocate_medium(registry, str(base.uuid), str(folder / "moved.vdi"), gone=True)
     assert moved.path == str(folder / "moved.vdi")
     assert _state(registry, moved)[0] is MediumState.CREATED
+
+
+def test_p2_a_medium_is_found_again_though_another_image_lies_at_its_place(
+    registry: Registry, folder: Path, base: Medium, child: Medium
+) -> None:
+    moved = str(folder / "moved.vdi")
+    os.rename(base.path, moved)
+    images.create_image(base.path, size="8M")
+    assert [(one.code, one.path) for one in doctor.examine(registry)] == [("moved", base.path)]
+    assert duplicates.relocate_medium(registry, str(base.uuid), moved, gone=True).path == moved
+    assert doctor.examine(registry) == []
+    assert _state(registry, child)[0] is MediumState.CREATED
+    (other,) = register(registry, base.path)
+    assert other.uuid != base.uuid
 
 
 def test_e25_the_same_file_by_another_name_is_the_same_medium(
@@ -374,6 +388,18 @@ def test_p19_a_medium_whose_file_is_gone_can_be_deleted(registry: Registry, base
     deletion.delete_medium(registry, base.path)
     with registry.view() as view:
         assert not view.tree.media
+
+
+def test_undelete_takes_a_file_name_that_only_one_had(registry: Registry, folder: Path, base: Medium) -> None:
+    deletion.delete_medium(registry, str(base.uuid))
+    assert deletion.undelete_medium(registry, "base.vdi") == base
+    deletion.delete_medium(registry, str(base.uuid))
+    (folder / "sub").mkdir()
+    other = media.create_medium(registry, str(folder / "sub" / "base.vdi"), size="8M")
+    deletion.delete_medium(registry, str(other.uuid))
+    with pytest.raises(StorageError, match="trash"):
+        deletion.undelete_medium(registry, "base.vdi")
+    assert deletion.undelete_medium(registry, base.path) == base
 
 
 def test_undelete_overwrites_nothing(registry: Registry, base: Medium) -> None:

@@ -157,7 +157,7 @@ def adopt(context: typer.Context, image: Image, as_json: Json = False) -> None:
 
     with opened(context) as registry:
         adopted = adopt_image(registry, image)
-    tell(adopted, "registered, with a UUID of its own,", as_json=as_json)
+    tell(adopted, "registered under this UUID, which the file has now:", as_json=as_json)
 
 
 @app.command()

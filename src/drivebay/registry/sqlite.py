@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,8 +86,17 @@ def _storage_error(error: object, path: str, operation: str) -> StorageError | N
         return corrupt(path, error, operation)
     if code not in _MEANINGS:
         return None
+    if code == sqlite3.SQLITE_IOERR and not _has_space(path):
+        code = sqlite3.SQLITE_FULL
     kind, what = _MEANINGS[code]
     return StorageError(kind, f"{what} ({error})", path=path, operation=operation)
+
+
+def _has_space(path: str) -> bool:
+    try:
+        return os.statvfs(os.path.dirname(path)).f_bavail > 0
+    except OSError:
+        return True
 
 
 _DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}

@@ -73,12 +73,16 @@ def list_trash(connection: Connection) -> list[Discarded]:
 def find_discarded(connection: Connection, name: str) -> Discarded:
     """The entry that ``name`` means: its id, its label, or a path that it held; of several the youngest.
 
-    Raises StorageError (NOT_FOUND).
+    The name of a file is enough if all entries with it held the same path. Raises StorageError (NOT_FOUND).
     """
     path = os.path.abspath(name)
-    for one in reversed(list_trash(connection)):
+    entries = list_trash(connection)[::-1]
+    for one in entries:
         if name in (one.id, one.label) or any(path == before for before, _ in one.moves):
             return one
+    called = [(before, one) for one in entries for before, _ in one.moves if os.path.basename(before) == name]
+    if len({before for before, _ in called}) == 1:
+        return called[0][1]
     raise StorageError(
         ErrorKind.NOT_FOUND,
         f"nothing called {name[:200]!r} is in the trash; drivebay medium list --trash shows what is",

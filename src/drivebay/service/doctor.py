@@ -120,7 +120,9 @@ def _twins(tree: MediaTree, images: list[Found]) -> Iterator[Trouble]:
     """Files that hold a medium's UUID beside its own, and files that are registered twice."""
     for image in images:
         medium = tree.media.get(image.uuid) if image.uuid else None
-        if medium is None or medium.path == image.path or not os.path.lexists(medium.path):
+        if medium is None or medium.path == image.path:
+            continue
+        if condition_of(tree, medium).state is MediumState.INACCESSIBLE:  # then this is where it moved to
             continue
         if file_identity(medium.path) != file_identity(image.path):
             yield Trouble(

@@ -32,9 +32,20 @@ def relocate_medium(registry: Registry, name: str, path: str, *, gone: bool = Fa
         if place == medium.path:
             raise _refused(ErrorKind.INVALID, "this is where the registry has it already", place)
         require_free(medium, "relocate")
-        if gone and os.path.lexists(medium.path) and file_identity(medium.path) != file_identity(place):
+        if gone and _is_still_there(medium, place):
             raise duplicate(medium, place)
         return _put_at(change, medium, place)
+
+
+def _is_still_there(medium: Medium, place: str) -> bool:
+    """Whether the medium's own file lies at its old place, beside the one at ``place``."""
+    if not os.path.lexists(medium.path) or file_identity(medium.path) == file_identity(place):
+        return False
+    try:
+        found = own_uuid(file_set(medium.path, medium.format).facts, medium.path)
+    except StorageError:
+        return False  # whatever that is, it is not the medium
+    return found in (None, medium.uuid)
 
 
 def _put_at(change: Change, medium: Medium, place: str) -> Medium:

@@ -154,7 +154,7 @@ def _require_possible(rename: Rename) -> None:
         raise _refused(
             ErrorKind.UNSUPPORTED,
             "it lies on another file system, where moving would mean copying; copy the files with cp "
-            "--sparse=always, then say drivebay medium relink",
+            "--sparse=always, then say drivebay medium relocate",
             rename.target,
         )
 
