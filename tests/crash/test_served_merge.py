@@ -6,12 +6,15 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from drivebay.service.merging import consolidate
-from support.served_machine import ServedMachine, StubbornLoad
+from support.served_machine import ServedMachine
+from support.workers import StubbornLoad
 
 KILLS = 6
 TIDY = (
@@ -47,38 +50,42 @@ def _with_snapshots(machine: ServedMachine, load: StubbornLoad) -> None:
     machine.lab.delete(machine.vm, shots[2])
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("image_format", ["vdi", "vhdx", "qcow2"])
-def test_the_merging_process_is_killed(tmp_path: Path, image_format: str) -> None:
-    chance = random.Random(image_format)
-    machine = ServedMachine(tmp_path, image_format)
+@contextmanager
+def _merged(folder: Path, image_format: str) -> Iterator[tuple[ServedMachine, StubbornLoad]]:
+    """A machine with something to merge, and its guest; after the block all must be merged, and right."""
+    machine = ServedMachine(folder, image_format)
     with machine.running():
-        load = StubbornLoad(machine.nbd_socket)
+        load = machine.stubborn_load()
         _with_snapshots(machine, load)
-        for _ in range(KILLS):
-            process = _tidy(machine)
-            time.sleep(chance.uniform(0, 1.5))
-            process.kill()
-            process.wait()
-            _until_it_writes(load)
+        yield machine, load
         done = consolidate(machine.lab.home)
         _until_it_writes(load)
         written = load.stop()
         assert not done.left
-        assert machine.worker.poll() in (None, 1)
     consolidate(machine.lab.home)
     assert len(machine.chain) == 2
     machine.check(written)
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("image_format", ["vdi", "vhdx", "qcow2"])
+def test_the_merging_process_is_killed(tmp_path: Path, image_format: str) -> None:
+    chance = random.Random(image_format)
+    with _merged(tmp_path, image_format) as (machine, load):
+        for _ in range(KILLS):
+            process = _tidy(machine)
+            time.sleep(chance.uniform(0, 1.5))
+            process.kill()
+            process.wait()
+            _until_it_writes(load)
+    assert machine.worker.poll() in (0, 1)
+
+
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("image_format", ["vdi", "vmdk", "qcow2"])
 def test_the_worker_is_killed(tmp_path: Path, image_format: str) -> None:
     chance = random.Random(image_format)
-    machine = ServedMachine(tmp_path, image_format)
-    with machine.running():
-        load = StubbornLoad(machine.nbd_socket)
-        _with_snapshots(machine, load)
+    with _merged(tmp_path, image_format) as (machine, load):
         for _ in range(KILLS):
             process = _tidy(machine)
             time.sleep(chance.uniform(0, 1.5))
@@ -87,9 +94,3 @@ def test_the_worker_is_killed(tmp_path: Path, image_format: str) -> None:
             machine.restart()
             _until_it_writes(load)
             process.wait()
-        done = consolidate(machine.lab.home)
-        written = load.stop()
-        assert not done.left
-    consolidate(machine.lab.home)
-    assert len(machine.chain) == 2
-    machine.check(written)

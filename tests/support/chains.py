@@ -124,9 +124,6 @@ class Stage:
         return RandomSteps(seed, self.case.block)
 
 
-POSITIONS = ("alone", "child", "parent", "on-vdi")
-
-
 def _shapes_of(kind: Kind) -> tuple[str, ...]:
     """The places in a chain that a kind can have."""
     alone = ("alone", "parent") if kind in writable_kinds() else ()

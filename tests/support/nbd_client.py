@@ -1,18 +1,14 @@
 """A small NBD client for tests: plain, synchronous, and able to misbehave.
 
-`connect` opens a socket, `Client` shakes hands and makes single requests, `random_io` is a load generator
-that keeps a fixed number of requests in flight. Numbers come from the protocol document, not from the
-server's code, so that both cannot share a mistake.
+`connect` opens a socket, `Client` shakes hands and makes single requests. Numbers come from the protocol
+document, not from the server's code, so that both cannot share a mistake.
 """
 
 from __future__ import annotations
 
-import random
 import socket
 import struct
-import time
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 GREETING = struct.pack(">QQ", 0x4E42444D41474943, 0x49484156454F5054)
 OPTION_MAGIC = 0x49484156454F5054
@@ -37,7 +33,11 @@ def connect(address: Address, *, timeout: float = 20) -> socket.socket:
     family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.settimeout(timeout)
-    sock.connect(address)
+    try:
+        sock.connect(address)
+    except OSError:
+        sock.close()
+        raise
     return sock
 
 
@@ -77,7 +77,7 @@ class Client:
 
     def _begin(self, export: str, contexts: tuple[str, ...], *, go: bool) -> None:
         assert self.receive(16) == GREETING
-        self.handshake_flags = struct.unpack(">H", self.receive(2))[0]
+        self.receive(2)  # the handshake flags
         self.sock.sendall(struct.pack(">I", 3))
         if self.style == "structured":
             self.ack(STRUCTURED_REPLY)
@@ -230,88 +230,3 @@ class Client:
         else:
             assert kind == 0
             assert not payload
-
-
-class Load(NamedTuple):
-    """How many requests in flight, for how long."""
-
-    depth: int
-    seconds: float
-
-
-def random_io(
-    address: Address,
-    export: str = "",
-    *,
-    op: str = "read",
-    depth: int = 32,
-    seconds: float = 1.0,
-    block: int = 4096,
-    style: str = "structured",
-    seed: int = 1,
-    span: int | None = None,
-) -> float:
-    """Requests a second of random ``op`` ("read" or "write") with exactly ``depth`` of them in flight.
-
-    The requests are built beforehand; replies are counted by their bytes, and the first one of each
-    receive is checked. A disk with holes must not be read: their replies have another size.
-    """
-    with Client(address, export, style=style) as client:
-        requests, size = _prebuilt(client, op, block, seed, span or client.size)
-        rate = _pump(client.sock, requests, size, block, op, Load(depth, seconds))
-        client.send(DISC)
-        return rate
-
-
-def _prebuilt(client: Client, op: str, block: int, seed: int, span: int) -> tuple[memoryview, int]:
-    rng = random.Random(seed)
-    count = 65536 if op == "read" else max(64, (32 << 20) // block)
-    extended = client.style == "extended"
-    flags = PAYLOAD_LEN if extended and op == "write" else 0
-    layout, magic = (">IHHQQQ", EXTENDED_REQUEST) if extended else (">IHHQQI", REQUEST)
-    header = struct.Struct(layout)
-    payload = rng.randbytes(block) if op == "write" else b""
-    command = WRITE if op == "write" else READ
-    requests = b"".join(
-        header.pack(magic, flags, command, number, rng.randrange(span // block) * block, block) + payload
-        for number in range(count)
-    )
-    return memoryview(requests), header.size + len(payload)
-
-
-def _reply_size(sock: socket.socket, op: str, block: int) -> int:
-    """How long every reply is, told by the first one, which has begun to arrive."""
-    magic = struct.unpack(">I", sock.recv(4, socket.MSG_PEEK | socket.MSG_WAITALL))[0]
-    header = {SIMPLE: 16, STRUCTURED: 20, EXTENDED: 32}[magic]
-    if op == "write":
-        return header
-    return header + block + (0 if magic == SIMPLE else 8)
-
-
-def _pump(sock: socket.socket, requests: memoryview, size: int, block: int, op: str, load: Load) -> float:
-    buffer = bytearray(2 << 20)
-    count = len(requests) // size
-    sock.sendall(requests[: load.depth * size])
-    reply = _reply_size(sock, op, block)
-    at, received, done = load.depth % count, 0, 0
-    begin = time.perf_counter()
-    end = begin + load.seconds
-    while (now := time.perf_counter()) < end:
-        received += _receive_some(sock, buffer)
-        ready, received = divmod(received, reply)
-        done += ready
-        stop = min(at + ready, count)
-        sock.sendall(requests[at * size : stop * size])
-        if rest := at + ready - stop:
-            sock.sendall(requests[: rest * size])
-        at = rest or stop % count
-    while received < load.depth * reply:
-        received += _receive_some(sock, buffer)
-    return done / (now - begin)
-
-
-def _receive_some(sock: socket.socket, buffer: bytearray) -> int:
-    got = sock.recv_into(buffer)
-    if not got:
-        raise ConnectionError("the server closed the connection")
-    return got

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import random
-import socket
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from unittest import mock
 from uuid import UUID
 
@@ -22,75 +17,13 @@ from drivebay.service import online_snapshots
 from drivebay.service.runtime.presence import SupervisorLock
 from drivebay.service.runtime.record import read_machine
 from drivebay.service.snapshots import take_snapshot
-from drivebay.service.worker import NBD_SOCKET, WorkerClient, WorkerProcess, start_worker
-from support import nbd_client, workers
+from drivebay.service.worker import WorkerClient, WorkerProcess, start_worker
+from support import workers
 from support.machines import medium, named
 from support.real_lab import RealLab
 
 SLOT = Slot("SATA", 0)
 EXPORT = str(SLOT)
-
-
-class StubbornLoad:
-    """As `workers.Load`, but it goes on with the worker that follows a killed one: each write is durable."""
-
-    def __init__(self, path: str, seed: int = 1) -> None:
-        self._path = path
-        self._random = random.Random(seed)
-        self._client: nbd_client.Client | None = None
-        self._written: dict[int, bytes] = {}
-        self._stopping = False
-        self._failure: BaseException | None = None
-        self.rounds = 0
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            while not self._stopping:
-                offset = self._random.randrange(workers.SIZE // workers.BLOCK) * workers.BLOCK
-                data = self._random.randbytes(16) * (workers.BLOCK // 16)
-                self._try(lambda client, at=offset, new=data: client.write(at, new, flags=nbd_client.FUA))
-                self._written[offset] = data
-                self._check(self._random.choice(list(self._written)))
-                self.rounds += 1
-            for offset in self._written:
-                self._check(offset)
-        except BaseException as error:
-            self._failure = error
-
-    def _check(self, offset: int) -> None:
-        found = self._try(lambda client: client.read(offset, workers.BLOCK))
-        assert found == self._written[offset], f"at {offset}"
-
-    def _try(self, request: Callable[[nbd_client.Client], Any]) -> Any:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                self._client = self._client or self._connected()
-                return request(self._client)
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise
-                if self._client is not None:
-                    self._client.sock.close()
-                    self._client = None
-                time.sleep(0.05)
-
-    def _connected(self) -> nbd_client.Client:
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.connect(self._path)
-        return nbd_client.Client(self._path, EXPORT)
-
-    def stop(self) -> Mapping[int, bytes]:
-        """Check all that was written, and end; what the disk must hold."""
-        self._stopping = True
-        self._thread.join()
-        if self._client is not None:
-            self._client.sock.close()
-        if self._failure is not None:
-            raise self._failure
-        return self._written
 
 
 class _Client:
@@ -141,17 +74,16 @@ class ServedMachine:
 
     def load(self, seed: int = 1) -> workers.Load:
         """Writes without an end."""
-        return workers.Load(self.worker, EXPORT, seed)
+        return workers.Load(workers.socket_of(self.worker), EXPORT, seed)
+
+    def stubborn_load(self) -> workers.StubbornLoad:
+        """The same; it outlives workers."""
+        return workers.StubbornLoad(workers.socket_of(self.worker), EXPORT)
 
     def take(self, name: str) -> UUID:
         """A snapshot of the running machine."""
         with mock.patch.object(online_snapshots, "connect", return_value=_Client(self.run_folder)):
             return take_snapshot(self.lab.home, "vm", name, memory=False).snapshot.uuid
-
-    @property
-    def nbd_socket(self) -> str:
-        """Where the worker's clients connect."""
-        return str(Path(self.run_folder, NBD_SOCKET))
 
     @property
     def chain(self) -> list[str]:

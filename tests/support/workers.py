@@ -5,13 +5,15 @@ from __future__ import annotations
 import random
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from drivebay.chain import create_image
 from drivebay.service.worker import NBD_SOCKET, DiskSpec, WorkerProcess, start_worker
-from support.nbd_client import Client
+from support.nbd_client import FUA, Client
 
 SIZE = 64 << 20
 BLOCK = 4096
@@ -28,9 +30,14 @@ def running(specs: Sequence[DiskSpec], groups: Mapping[str, int] | None = None) 
             worker.stop()
 
 
+def socket_of(worker: WorkerProcess) -> str:
+    """Where NBD clients connect."""
+    return str(Path(worker.run_folder, NBD_SOCKET))
+
+
 def nbd(worker: WorkerProcess, export: str = "disk", **options: str) -> Client:
     """An NBD client of the worker."""
-    return Client(str(Path(worker.run_folder, NBD_SOCKET)), export, **options)
+    return Client(socket_of(worker), export, **options)
 
 
 def new_disk(path: Path, export: str = "disk") -> DiskSpec:
@@ -48,9 +55,13 @@ def new_diff(path: Path, parent: Path) -> str:
 class Load:
     """Writes and reads random blocks of one disk, each answer checked, until `stop`."""
 
-    def __init__(self, worker: WorkerProcess, export: str = "disk", seed: int = 1) -> None:
+    FLAGS = 0  # of each write
+
+    def __init__(self, path: str, export: str = "disk", seed: int = 1) -> None:
+        self._path = path
+        self._export = export
         self._random = random.Random(seed)
-        self._client = nbd(worker, export)
+        self._client: Client | None = None
         self._written: dict[int, bytes] = {}
         self._stopping = False
         self._failure: BaseException | None = None
@@ -63,7 +74,7 @@ class Load:
             while not self._stopping:
                 offset = self._random.randrange(SIZE // BLOCK) * BLOCK
                 data = self._random.randbytes(16) * (BLOCK // 16)
-                self._client.write(offset, data)
+                self._ask(lambda client, at=offset, new=data: client.write(at, new, flags=self.FLAGS))
                 self._written[offset] = data
                 self._check(self._random.choice(list(self._written)))
                 self.rounds += 1
@@ -73,13 +84,41 @@ class Load:
             self._failure = error
 
     def _check(self, offset: int) -> None:
-        assert self._client.read(offset, BLOCK) == self._written[offset]
+        found = self._ask(lambda client: client.read(offset, BLOCK))
+        assert found == self._written[offset], f"at {offset}"
+
+    def _ask(self, request: Callable[[Client], Any]) -> Any:
+        if self._client is None:
+            self._client = Client(self._path, self._export)
+        return request(self._client)
+
+    def _hang_up(self) -> None:
+        if self._client is not None:
+            self._client.sock.close()
+            self._client = None
 
     def stop(self) -> Mapping[int, bytes]:
         """Check all that was written, and end; what the disk must hold."""
         self._stopping = True
         self._thread.join()
-        self._client.sock.close()
+        self._hang_up()
         if self._failure is not None:
             raise self._failure
         return self._written
+
+
+class StubbornLoad(Load):
+    """It goes on with the worker that follows a killed one: each write is durable."""
+
+    FLAGS = FUA
+
+    def _ask(self, request: Callable[[Client], Any]) -> Any:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                return super()._ask(request)
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                self._hang_up()
+                time.sleep(0.05)

@@ -368,14 +368,6 @@ def test_a_server_without_exports_says_so() -> None:
         assert client.option(nbd.GO, struct.pack(">IH", 0, 0))[0][0] == nbd.ERR_UNKNOWN
 
 
-def test_random_io_counts_requests() -> None:
-    with serving(random_disk()) as (path, server):
-        for op in ("read", "write"):
-            for style in STYLES:
-                assert nbd.random_io(path, op=op, depth=8, seconds=0.1, style=style) > 0
-        assert server.stats.errors == 0
-
-
 def test_an_idle_server_does_not_spin() -> None:
     with serving(random_disk()) as (path, _), Client(path) as client:
         for _ in range(500):

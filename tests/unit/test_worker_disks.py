@@ -18,7 +18,7 @@ from drivebay.errors import ErrorKind, StorageError
 from drivebay.model import CacheMode
 from drivebay.service.worker import DiskSpec, WorkerClient, WorkerProcess
 from support.nbd_client import WRITE, Client
-from support.workers import BLOCK, SIZE, Load, nbd, new_diff, new_disk, running
+from support.workers import BLOCK, SIZE, Load, nbd, new_diff, new_disk, running, socket_of
 
 NAMES = ("one", "two", "three")
 
@@ -51,7 +51,7 @@ def _contents_are(path: Path, expected: dict[int, bytes]) -> None:
 def test_push_under_load_loses_nothing_and_the_pause_is_told(
     tmp_path: Path, worker: WorkerProcess, client: WorkerClient
 ) -> None:
-    loads = {name: Load(worker, name) for name in NAMES}
+    loads = {name: Load(socket_of(worker), name) for name in NAMES}
     for number in range(1, 4):
         time.sleep(0.2)
         diffs = {
@@ -72,7 +72,7 @@ def test_push_under_load_loses_nothing_and_the_pause_is_told(
 def test_push_is_done_on_all_disks_or_none(
     tmp_path: Path, worker: WorkerProcess, client: WorkerClient
 ) -> None:
-    loads = {name: Load(worker, name) for name in NAMES}
+    loads = {name: Load(socket_of(worker), name) for name in NAMES}
     good = {name: new_diff(_image(tmp_path, name, 1), _image(tmp_path, name, 0)) for name in NAMES}
     stranger = new_diff(tmp_path / "stranger.vdi", _image(tmp_path, "one", 0))
     for bad in (stranger, str(_image(tmp_path, "two", 0)), str(tmp_path / "none.vdi")):
@@ -115,7 +115,7 @@ def test_what_was_pushed_upon_may_be_read_by_others(tmp_path: Path, client: Work
 
 
 def test_a_held_disk_stands_still_and_others_go_on(worker: WorkerProcess, client: WorkerClient) -> None:
-    loads = {name: Load(worker, name, seed) for seed, name in enumerate(NAMES)}
+    loads = {name: Load(socket_of(worker), name, seed) for seed, name in enumerate(NAMES)}
     time.sleep(0.2)
     client.hold(["one", "two"])
     before = client.status()
@@ -176,7 +176,7 @@ def test_what_somebody_else_holds_is_waited_for(
 
 
 def test_rebase_under_load(tmp_path: Path, worker: WorkerProcess, client: WorkerClient) -> None:
-    load = Load(worker, "one")
+    load = Load(socket_of(worker), "one")
     for number in (1, 2):
         time.sleep(0.2)
         client.push({"one": new_diff(_image(tmp_path, "one", number), _image(tmp_path, "one", number - 1))})
@@ -197,7 +197,7 @@ def test_rebase_under_load(tmp_path: Path, worker: WorkerProcess, client: Worker
 
 
 def test_a_snapshot_by_hold_and_rebase(tmp_path: Path, worker: WorkerProcess, client: WorkerClient) -> None:
-    load = Load(worker, "one")
+    load = Load(socket_of(worker), "one")
     base, top = _image(tmp_path, "one", 0), _image(tmp_path, "one", 1)
     new_diff(top, base)
     time.sleep(0.2)
@@ -215,7 +215,7 @@ def test_a_snapshot_by_hold_and_rebase(tmp_path: Path, worker: WorkerProcess, cl
 def test_a_rebase_that_fails_changes_nothing(
     tmp_path: Path, worker: WorkerProcess, client: WorkerClient
 ) -> None:
-    load = Load(worker, "one")
+    load = Load(socket_of(worker), "one")
     client.push({"one": new_diff(_image(tmp_path, "one", 1), _image(tmp_path, "one", 0))})
     before = client.status()["one"]["paths"]
     for paths in (
@@ -234,7 +234,7 @@ def test_a_rebase_that_fails_changes_nothing(
 
 
 def test_an_export_is_removed_while_it_is_in_use(worker: WorkerProcess, client: WorkerClient) -> None:
-    other = Load(worker, "two")
+    other = Load(socket_of(worker), "two")
     with nbd(worker, "one") as first, nbd(worker, "one") as second:
         first.write(0, b"q" * BLOCK)
         for number in range(16):
@@ -255,7 +255,7 @@ def _write_on(guest: Client) -> None:
 
 
 def test_exports_come_and_go_under_load(tmp_path: Path, worker: WorkerProcess, client: WorkerClient) -> None:
-    load = Load(worker, "one")
+    load = Load(socket_of(worker), "one")
     spec = new_disk(tmp_path / "four.vdi", "four")
     for number in range(10):
         client.open(spec)
@@ -272,7 +272,7 @@ def test_exports_come_and_go_under_load(tmp_path: Path, worker: WorkerProcess, c
 
 def test_a_disk_past_the_page_cache(tmp_path: Path, client: WorkerClient, worker: WorkerProcess) -> None:
     client.open(replace(new_disk(tmp_path / "direct.vdi", "direct"), cache=CacheMode.DIRECT))
-    load = Load(worker, "direct")
+    load = Load(socket_of(worker), "direct")
     time.sleep(0.5)
     client.push({"direct": new_diff(tmp_path / "direct-1.vdi", tmp_path / "direct.vdi")})
     time.sleep(0.5)
