@@ -27,6 +27,7 @@ FILES = MemoryFiles(b"", "child.qcow2")
         (b'json:{"driver":"qcow2","file":{"driver":"file","filename":"b"}}', "b"),
         (b'json:{"driver":"raw","file.driver":"host_device","file.filename":"/dev/x"}', "/dev/x"),
         (b'json:{"file.filename":"b"}', "b"),
+        (b'json:{"driver":"raw","read-only":true,"file":{"cache.direct":true,"filename":"b"}}', "b"),
         ("größe".encode(), "größe"),
         (b"\xff\xfe", "\udcff\udcfe"),
     ],
@@ -51,6 +52,9 @@ def test_local_files(recorded: bytes, path: str) -> None:
         b'json:{"driver":"qcow2","file":{"driver":"file","filename":7}}',
         b'json:{"driver":["x"],"file":{"filename":""}}',
         b"json:" + b"[" * 900,
+        b'json:{"driver":"raw","offset":512,"file":{"driver":"file","filename":"x"}}',
+        b'json:{"driver":"raw","size":512,"file.filename":"x"}',
+        b'json:{"driver":"qcow2","backing":null,"file":{"driver":"file","filename":"x"}}',
         b'json:{"file":{"driver":[],"filename":"x"}}',
     ],
 )

@@ -16,6 +16,10 @@ from drivebay.errors import ErrorKind, StorageError
 
 _FILE_DRIVERS = ("file", "host_device")
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]")
+_HARMLESS = re.compile(  # keys of a description that don't change what the disk holds
+    r"(?:file\.)?(?:driver|file|filename|node-name|read-only|auto-read-only|force-share|discard|detect-zeroes"
+    r"|locking|aio[\w-]*|[\w-]*cache[\w.-]*|lazy-refcounts|pass-discard-[\w-]+|overlap-check[\w.-]*)"
+)
 _PROTOCOL = re.compile(r"([A-Za-z0-9_+.-]+):")
 _QEMU_NAMES = {"vhd": "vpc"}  # where QEMU calls a format otherwise
 
@@ -81,10 +85,13 @@ def _from_json(text: str) -> BackingName | None:
         return None
     if not isinstance(top, dict):
         return None
+    nested = top.get("file")
+    keys = [*top, *(nested if isinstance(nested, dict) else ())]
+    if not all(_HARMLESS.fullmatch(key) for key in keys):  # "offset" shows a part of the file only
+        return None
     driver = top.get("driver")
     if driver in _FILE_DRIVERS:
         return _named(top.get("filename"), None)
-    nested = top.get("file")
     if not isinstance(nested, dict):
         nested = {key.removeprefix("file."): top[key] for key in top if key.startswith("file.")}
     if nested.get("driver", "file") not in _FILE_DRIVERS:
