@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from pathlib import Path
 
 import pytest
 
+from drivebay.cli import running
 from drivebay.registry.home import HOME_VARIABLE
 from support.command import drivebay, drivebay_json, failure
 
@@ -29,6 +32,20 @@ def test_names_are_no_markup() -> None:
     assert name in shown
     assert controller in shown
     assert drivebay_json("machine", "list")[0]["name"] == name
+
+
+def test_a_long_path_is_shown_whole(folder: Path) -> None:
+    image = folder / ("long " * 30) / "disk.vdi"
+    image.parent.mkdir()
+    assert drivebay("medium", "create", image, "--size", "1M").returncode == 0
+    for words in (("info", image), ("medium", "show", image), ("medium", "list"), ("medium", "tree")):
+        assert str(image) in drivebay(*words).stdout
+    disk = {"read_bytes": 1 << 40, "written_bytes": 1 << 40, "errors": 0, "paths": [str(image)]}
+    status = {"state": "running", "pid": 1, "accelerator": "tcg", "seconds": 60, "reason": "", "vnc": ""}
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        running.show({**status, "name": "vm", "worker_trouble": "", "serial": "", "disks": {"S:0:0": disk}})
+    assert str(image) in shown.getvalue()
 
 
 @pytest.mark.parametrize("command", [("medium", "create"), ("create",)])
@@ -56,3 +73,6 @@ def test_a_machine_s_name_that_is_taken_is_named_so() -> None:
     assert drivebay("machine", "create", "vm", "--memory", 64).returncode == 0
     again = failure(drivebay("machine", "create", "vm", "--memory", 64), 7)
     assert "there is a machine called 'vm' already" in again
+    assert drivebay("machine", "create", "other", "--memory", 64).returncode == 0
+    renamed = failure(drivebay("machine", "rename", "other", "vm"), 7)
+    assert "there is a machine called 'vm' already" in renamed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from drivebay.cli import content, run
 from drivebay.cli.exit_codes import exit_codes
 from drivebay.errors import MEANINGS, ErrorKind, StorageError
+from support.command import drivebay_process
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +83,12 @@ def test_termination_leaves_no_half_image(tmp_path: Path) -> None:
         process.terminate()
         assert process.wait(30) == 143
     assert not list(tmp_path.iterdir())
+
+
+def test_an_interruption_while_it_starts_leaves_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "rich.py").write_text("raise KeyboardInterrupt")
+    done = drivebay_process("medium", "list", env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert (done.returncode, done.stderr) == (130, "")
 
 
 def test_help_starts_without_the_engine() -> None:

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from drivebay.cli.options import Json
-from drivebay.cli.output import console, plain, print_json
+from drivebay.cli.output import plain, print_json, print_wide
 
 if TYPE_CHECKING:
     from drivebay.service.format_options import FormatInfo, OptionInfo
@@ -31,7 +31,7 @@ def formats_(
     if as_json:
         print_json(known if name is None else known[0])
     else:
-        console().print(_overview(known) if name is None else format_details(known[0]))
+        print_wide(_overview(known) if name is None else format_details(known[0]))
 
 
 def _overview(known: Sequence[FormatInfo]) -> Table:

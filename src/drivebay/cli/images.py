@@ -21,7 +21,7 @@ from drivebay.cli.options import (
     Snapshot,
     opening,
 )
-from drivebay.cli.output import as_json_value, console, plain, print_json
+from drivebay.cli.output import as_json_value, console, plain, print_json, print_wide
 from drivebay.model import NULL_UUID, SECTOR, Finding, Geometry, Part, Severity
 from drivebay.service.sizes import format_size
 
@@ -52,7 +52,7 @@ def info(
     for number, one in enumerate(found):
         if number:
             console().print(f"\n[dim]parent {number}[/]")
-        console().print(_table(one))
+        print_wide(_table(one))
 
 
 def image_fields(one: ImageInfo) -> dict[str, object]:
@@ -94,6 +94,8 @@ def _table(one: ImageInfo) -> Table:
     rows |= {name: value for name, value in facts.details.items() if not rows.get(name)}
     rows["note"] = one.notes
     table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column()
+    table.add_column(overflow="fold")
     for name, value in rows.items():
         if value not in (None, "", ()):
             lines = value if isinstance(value, tuple) else (value,)

@@ -65,12 +65,13 @@ def _facts(machine: Machine) -> list[str]:
     if settings.kernel:
         lines.append(plain(f"kernel {settings.kernel} {settings.command_line}".rstrip()))
     if settings.guest_script:
-        count = len(settings.guest_script.splitlines())
-        lines.append(f"boots the tiny guest, with a script of {count} lines")
+        length = len(settings.guest_script.splitlines())
+        lines.append(f"boots the tiny guest, with a script of {length} line{'s' if length > 1 else ''}")
     if machine.current is not None:
         changed = ", changed since" if machine.modified else ""
         name = by_uuid(machine, machine.current).name
-        lines.append(plain(f"{len(machine.snapshots)} snapshots; current: {name}{changed}"))
+        count = f"{len(machine.snapshots)} snapshot{'s' if len(machine.snapshots) > 1 else ''}"
+        lines.append(plain(f"{count}; current: {name}{changed}"))
     if machine.description:
         lines.append(plain(machine.description))
     for group in machine.hardware.bandwidth_groups:

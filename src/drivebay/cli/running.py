@@ -11,7 +11,7 @@ from drivebay.cli.confirmation import Yes, confirm
 from drivebay.cli.home import chosen_home
 from drivebay.cli.machine_options import Machine
 from drivebay.cli.options import Json
-from drivebay.cli.output import console, plain, print_json
+from drivebay.cli.output import console, plain, print_json, print_wide
 from drivebay.service.sizes import format_size
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def status(
     if as_json:
         print_json(found)
     else:
-        _show(found)
+        show(found)
 
 
 def console_(context: typer.Context, machine: Machine) -> None:
@@ -160,7 +160,8 @@ def _tell(facts: dict[str, Any], text: str, *, as_json: bool) -> None:
         console().print(plain(text))
 
 
-def _show(status: dict[str, Any]) -> None:
+def show(status: dict[str, Any]) -> None:
+    """A machine's status (`drivebay.service.runtime.running.machine_status`), for people."""
     state = status["state"]
     if "pid" not in status:
         console().print(plain(f"machine {status['name']!r} is {state}"))
@@ -174,7 +175,7 @@ def _show(status: dict[str, Any]) -> None:
     for name in ("serial", "vnc"):
         if status[name]:
             console().print(plain(f"{name}: {status[name]}"))
-    console().print(_disks(status["disks"]))
+    print_wide(_disks(status["disks"]))
 
 
 def _disks(disks: dict[str, dict[str, Any]]) -> Table:
@@ -190,7 +191,8 @@ def _disks(disks: dict[str, dict[str, Any]]) -> Table:
         "errors",
         "image",
     ):
-        table.add_column(heading, justify="left" if heading in ("slot", "image") else "right")
+        is_name = heading in ("slot", "image")
+        table.add_column(heading, justify="left" if is_name else "right", overflow="fold")
     for slot, disk in disks.items():
         rate = disk.get("rates", {})
         table.add_row(

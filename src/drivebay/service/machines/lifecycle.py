@@ -89,6 +89,7 @@ def rename_machine(home: Home, name: str, new: str) -> Machine:
     with open_registry(home) as registry, registry.change() as change:
         machine = load_live(change, home, name)
         require_not_running(machine, "rename a machine")
+        require_free_name(change.connection, dataclasses.replace(machine, name=new))
         renamed = dataclasses.replace(machine, name=new, folder=_new_folder(machine, new))
         moved = _move_media(change, machine, renamed)
         save(change, renamed)
