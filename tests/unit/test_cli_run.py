@@ -85,6 +85,11 @@ def test_termination_leaves_no_half_image(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_noun_without_a_verb_is_told_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.run(["machine"]) == 2
+    assert capsys.readouterr().err == "error: name a command; see drivebay machine --help\n"
+
+
 def test_an_interruption_while_it_starts_leaves_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "rich.py").write_text("raise KeyboardInterrupt")
     done = drivebay_process("medium", "list", env={**os.environ, "PYTHONPATH": str(tmp_path)})

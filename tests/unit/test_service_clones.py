@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -10,7 +11,7 @@ import pytest
 
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.machines.clone_mode import CloneMode
-from drivebay.machines.model import Machine, Slot
+from drivebay.machines.model import Machine, MachineState, Slot
 from drivebay.registry.medium import MediumType
 from drivebay.service.clones import clone_machine
 from support.machines import medium, named
@@ -117,3 +118,15 @@ def test_names_that_clash_are_refused(lab: RealLab) -> None:
     with pytest.raises(StorageError, match="already") as caught:
         _clone(lab, name="one")
     assert caught.value.kind is ErrorKind.IN_USE
+
+
+def test_what_a_running_machine_writes_is_not_copied(lab: RealLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = replace(lab.machines[named("one")], state=MachineState.RUNNING)
+    for module in ("drivebay.service.clones", "drivebay.service.machines.live"):
+        monkeypatch.setattr(f"{module}.load_live", lambda *_: runs)
+    with pytest.raises(StorageError, match="clone a snapshot") as caught:
+        _clone(lab)
+    assert caught.value.kind is ErrorKind.STATE
+    with pytest.raises(StorageError, match="a snapshot does not keep this disk; stop it, or make a linked"):
+        _clone(lab, snapshot=runs.snapshots[0].name)
+    assert _clone(lab, snapshot=runs.snapshots[0].name, linked=True).name == "one Clone"

@@ -72,7 +72,7 @@ def _as_storage_error(error: Exception) -> StorageError | None:
     if isinstance(error, _UsageError):
         context = getattr(error, "ctx", None)
         command = context.command_path if context else "drivebay"
-        text = f"{error.format_message().rstrip('.')}; see {command} --help"
+        text = f"{error.format_message().rstrip('.') or 'name a command'}; see {command} --help"
         return StorageError(ErrorKind.INVALID, text, operation="read the command line")
     return None
 

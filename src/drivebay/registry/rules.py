@@ -115,7 +115,7 @@ def _require_unattached(tree: MediaTree, medium: Medium, wanted: MediumType, nam
         why = (
             "more than one machine uses it"
             if several
-            else f"a {wanted.value} disk is attached by a diff only"
+            else f"the type {wanted.value} is for disks that are attached by a diff only"
         )
         raise _refused(
             ErrorKind.STATE,

@@ -15,6 +15,7 @@ from drivebay.machines.mutability import RUNNING
 from drivebay.machines.names import require_machine_name
 from drivebay.machines.snapshot_tree import find_snapshot
 from drivebay.machines.store import load_all, save
+from drivebay.machines.write_modes import is_captured
 from drivebay.registry.database import Registry, open_registry
 from drivebay.registry.home import Home
 from drivebay.registry.medium import MediaTree, Medium
@@ -60,7 +61,7 @@ def clone_machine(
         state = None if snapshot is None else find_snapshot(machine, snapshot).uuid
         wanted = CloneRequest(chosen, place, mode, state, linked, keep_disk_names)
         plan = plan_clone(machine, tree, wanted)
-        _require_still(machine, plan, tree)
+        _require_still(machine, plan, tree, of_snapshot=state is not None)
         return _carry_out(registry, machine, tree, plan, progress)
 
 
@@ -134,15 +135,17 @@ def _make_folders(clone: Machine) -> None:
         raise from_os_error(error, "make a machine's folder", path=clone.snapshot_folder) from error
 
 
-def _require_still(machine: Machine, plan: ClonePlan, tree: MediaTree) -> None:
+def _require_still(machine: Machine, plan: ClonePlan, tree: MediaTree, *, of_snapshot: bool) -> None:
     """What is copied must not be written meanwhile."""
     current = {at.medium for at in machine.hardware.attachments}
     written = [copy for copy in plan.copies if copy.source in current]
     if machine.state in RUNNING and (written or plan.machine.state is MachineState.SAVED):
+        why = "so its current state can't be copied; stop it, or clone a snapshot (--snapshot)"
+        if of_snapshot and not any(is_captured(tree, tree.get(copy.source)) for copy in written):
+            why = "and a snapshot does not keep this disk; stop it, or make a linked clone (--linked)"
         raise StorageError(
             ErrorKind.STATE,
-            f"machine {machine.name!r} is {machine.state.value}, so its current state can't be copied; "
-            "stop it, or clone a snapshot (--snapshot)",
+            f"machine {machine.name!r} is {machine.state.value}, {why}",
             path=tree.get(written[0].source).path if written else None,
             operation="clone",
         )
