@@ -53,6 +53,7 @@ _KIND_OF_ERRNO: dict[int, ErrorKind] = {
     errno.ENOTDIR: ErrorKind.NOT_FOUND,
     errno.EISDIR: ErrorKind.INVALID,
     errno.EEXIST: ErrorKind.INVALID,
+    errno.ELOOP: ErrorKind.INVALID,
     errno.EACCES: ErrorKind.READ_ONLY,
     errno.EPERM: ErrorKind.READ_ONLY,
     errno.EROFS: ErrorKind.READ_ONLY,
@@ -74,6 +75,7 @@ _REMEDY: dict[ErrorKind, str] = {
 _REMEDY_OF_ERRNO: dict[int, str] = {
     errno.EISDIR: "name an image file, not a folder",
     errno.EEXIST: "choose another name or remove the file first",
+    errno.ELOOP: "it is a ring of symbolic links; name an image file",
     errno.EMFILE: "allow more open files (ulimit -n), or merge some images of the chain",
 }
 

@@ -168,3 +168,17 @@ def test_the_python_functions_do_the_same(tmp_path: Path) -> None:
     assert ([step.message for step in found.steps], found.applied) == (["mend one"], False)
     assert package.repair(disk, apply=True).applied
     assert not package.repair(disk).steps
+
+
+def test_no_image_becomes_its_own_parent(tmp_path: Path) -> None:
+    package.create(tmp_path / "base.vdi", size=1 << 20)
+    package.create(tmp_path / "child.vdi", parent=tmp_path / "base.vdi")
+    own = drivebay_json("info", "child.vdi")["uuid"]
+    assert "own parent" in failure(drivebay("set", "child.vdi", "parent-uuid", own), 2)
+    assert drivebay_json("info", "child.vdi")["parent_uuid"] != own
+
+
+def test_a_ring_of_links_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.vdi").symlink_to("b.vdi")
+    (tmp_path / "b.vdi").symlink_to("a.vdi")
+    assert "ring of symbolic links" in failure(drivebay("info", "a.vdi"), 2)

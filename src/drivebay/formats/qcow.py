@@ -134,7 +134,7 @@ def _rules(header: _Header, file_size: int) -> Iterator[tuple[bool, str, int, in
     yield 9 <= bits <= 16, "cluster bits field", bits, 32, "it must be from 9 to 16", corrupt
     bits = header.l2_bits
     yield 6 <= bits <= 13, "L2 bits field", bits, 33, "it must be from 6 to 13", corrupt
-    method, none = header.crypt_method, "drivebay reads no encrypted QCOW images"
+    method, none = header.crypt_method, "drivebay reads no encrypted QCOW images (1 is AES)"
     yield method == 0, "encryption method", method, 36, none, unsupported
     size = header.size
     yield 0 < size < _MAX_SIZE, "disk size", size, 24, f"it must be above 0 and below {_MAX_SIZE}", corrupt

@@ -67,8 +67,21 @@ def edit_image(path: Path, fields: Mapping[str, str], options: OpenOptions = DEF
             if name not in FIELDS:
                 raise _invalid(f"there is no field {name[:60]!r}; name one of: {', '.join(FIELDS)}")
             edit |= FIELDS[name](image, value)
+        _require_another_parent(image, edit)
         edit_header(image, HeaderEdit(**edit))
     return image_info(path, options)
+
+
+def _require_another_parent(image: OpenedImage, edit: dict[str, Any]) -> None:
+    facts = image.layer.facts
+    uuid, parent = edit.get("uuid", facts.uuid), edit.get("parent_uuid")
+    if parent is not None and parent != NULL_UUID and parent == uuid:
+        raise StorageError(
+            ErrorKind.INVALID,
+            f"{parent} is the UUID of this image, which can't be its own parent; name another one",
+            path=image.files.path,
+            operation="edit",
+        )
 
 
 def _opened(path: Path, options: OpenOptions, *, writable: bool) -> OpenedImage:

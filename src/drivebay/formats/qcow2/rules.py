@@ -82,7 +82,7 @@ _RULES: tuple[Rule[Header], ...] = (
         "encryption method",
         32,
         lambda h, _: h.crypt_method == 0,
-        "drivebay reads no encrypted QCOW2 images",
+        "drivebay reads no encrypted QCOW2 images (1 is AES, 2 is LUKS)",
         ErrorKind.UNSUPPORTED,
     ),
     Rule(
