@@ -70,7 +70,7 @@ class Scan:
 
 
 class Tables:
-    """The tables of one extent. Memory: 18 bytes for each sector of the file."""
+    """The tables of one extent. Memory: 3 bytes for each sector of the file, 8 for each grain."""
 
     def __init__(self, files: Files, table: Table) -> None:
         assert table.directory is not None
@@ -83,24 +83,24 @@ class Tables:
         sectors = -(-files.size // SECTOR)
         self._used = np.zeros(sectors, np.bool_)  # a grain begins there
         self._taken = np.zeros(sectors, np.bool_)  # headers, directories and tables
-        self._taken_before = np.zeros(sectors + 1, np.int64)
-        self._grains_before = np.zeros(sectors + 1, np.int64)
+        self._taken_sectors = np.zeros(0, np.int64)  # where ``_taken`` is set, once all tables are known
+        self._grains: Sizes | None = None  # read where a table and its copy differ
 
     def scan(self) -> Scan:
         """Read everything once. Raises StorageError if the file can't be read."""
         found = Scan()
         self._used[:] = self._taken[:] = False
+        self._grains = None
         for offset, length in reserved(self.files, self.table):
             self._taken[offset // SECTOR : -(-(offset + length) // SECTOR)] = True
         whole, copied = (np.zeros(self.directory.count, np.bool_) for _ in range(2))
-        self._note_grains()
         for main, copy in self.pairs():
             foreign = copy is not None and self._differ(main, copy)
             whole[main.number] = self._is_free(main, found.lost, foreign)
             if copy is not None:
                 copied[main.number] = self._is_free(copy, found.lost_copies, foreign)
                 self._compare_existence(main, copy, found)
-        np.cumsum(self._taken, out=self._taken_before[1:])
+        self._taken_sectors = np.flatnonzero(self._taken)
         self._judge_all(whole, copied, found)
         grain = self.table.block // SECTOR if self.table.packed is None else 1
         starts = np.flatnonzero(self._used)
@@ -109,15 +109,18 @@ class Tables:
         found.end = int(np.concatenate(ends).max()) * SECTOR
         return found
 
-    def _note_grains(self) -> None:
-        """Where grains begin, if either directory is believed."""
+    def _grain_starts(self) -> Sizes:
+        """The sectors where grains begin, if either directory is believed."""
+        if self._grains is not None:
+            return self._grains
         starts = np.zeros(len(self._used), np.bool_)
         for leaf in (leaf for pair in self.pairs() if pair[1] is not None for leaf in pair):
             if leaf is not None and self.is_inside(leaf):
                 raw = self.read(leaf)
                 offsets = self.offsets(raw[self._points(raw) & ~self._beyond(leaf, raw)])
                 starts[offsets // SECTOR] = True
-        np.cumsum(starts, out=self._grains_before[1:])
+        self._grains = np.flatnonzero(starts)
+        return self._grains
 
     def _differ(self, main: Leaf, copy: Leaf) -> bool:
         """Whether two entries or more differ: one may be a slip, more aren't a table and its copy."""
@@ -128,7 +131,8 @@ class Tables:
         grain = self.table.block // SECTOR
         first = max(leaf.offset // SECTOR - grain + 1, 0)
         last = -(-(leaf.offset + self.leaf_size) // SECTOR)
-        return bool(self._grains_before[last] > self._grains_before[first])
+        low, high = np.searchsorted(self._grain_starts(), [first, last])
+        return bool(high > low)
 
     def _compare_existence(self, main: Leaf, copy: Leaf, found: Scan) -> None:
         """Note a table that only the other directory has, unless it is empty."""
@@ -217,7 +221,8 @@ class Tables:
         offsets = np.where(beyond, 0, self.offsets(raw))
         starts = offsets // SECTOR
         ends = np.where(beyond, 0, -(-(offsets + self._lengths(leaf, raw)) // SECTOR))
-        on_tables = self._taken_before[ends] > self._taken_before[starts]
+        low, high = np.searchsorted(self._taken_sectors, [starts, ends])
+        on_tables = high > low
         corrupt = states_of(self.entry, raw) == int(BlockState.CORRUPT)
         bad: Flags = corrupt | (self._points(raw) & (beyond | on_tables))
         return bad
