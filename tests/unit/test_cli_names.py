@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,16 @@ def test_a_machine_in_a_folder_whose_name_is_no_text() -> None:
     assert done.returncode == 2
     assert "no Unicode text" in done.stderr
     assert not os.path.lexists(place)
+
+
+def test_a_remedy_can_be_typed_as_it_is_told(folder: Path) -> None:
+    drivebay("medium", "create", "my disk.vdi", "--size", "1M")
+    (folder / "my disk.vdi").rename(folder / "my other {disk}.vdi")
+    done = drivebay("doctor", "--json")
+    assert done.returncode == 1
+    (finding,) = json.loads(done.stdout)["findings"]
+    assert drivebay(*shlex.split(finding["remedy"])[1:]).returncode == 0
+    assert drivebay("doctor").returncode == 0
 
 
 def test_a_machine_s_name_that_is_taken_is_named_so() -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from shlex import quote
 from uuid import UUID
 
 from sqlalchemy import delete, select
@@ -92,7 +93,7 @@ def _media(tree: MediaTree, images: list[Found]) -> Iterator[Trouble]:
                 "moved",
                 f"the file of {medium.uuid} is at {elsewhere[0].path} now",
                 medium.path,
-                f"drivebay medium relink {medium.uuid} {elsewhere[0].path}",
+                f"drivebay medium relink {medium.uuid} {quote(elsewhere[0].path)}",
             )
         elif not os.path.lexists(medium.path):
             yield Trouble(
@@ -108,11 +109,11 @@ def _media(tree: MediaTree, images: list[Found]) -> Iterator[Trouble]:
 
 
 def _inaccessible(tree: MediaTree, medium: Medium, reason: str) -> Trouble:
-    code, remedy = "changed", f"drivebay medium replace {medium.path}"
+    code, remedy = "changed", f"drivebay medium replace {quote(medium.path)}"
     if medium.parent is not None and medium.parent not in tree.media:
         code, remedy = "parent-missing", "drivebay medium add PARENT"
     elif "another image" not in reason:
-        code, remedy = "unreadable", f"drivebay check {medium.path}"
+        code, remedy = "unreadable", f"drivebay check {quote(medium.path)}"
     return Trouble(code, reason, medium.path, remedy, Severity.ERROR)
 
 
@@ -129,7 +130,7 @@ def _twins(tree: MediaTree, images: list[Found]) -> Iterator[Trouble]:
                 "duplicate",
                 f"it has the UUID {image.uuid} of {medium.path}",
                 image.path,
-                f"drivebay medium adopt {image.path} (a new UUID), or remove the file",
+                f"drivebay medium adopt {quote(image.path)} (a new UUID), or remove the file",
             )
     seen: dict[tuple[int, int], Medium] = {}
     for medium in tree.media.values():
@@ -215,7 +216,7 @@ def _leftovers(tree: MediaTree, machines: Iterable[Machine]) -> Iterator[Trouble
                     "leftover",
                     f"nobody knows this file ({size}) in the snapshot folder of machine {machine.name!r}",
                     path,
-                    f"drivebay medium add {path}, if it is an image that is wanted; else remove it",
+                    f"drivebay medium add {quote(path)}, if it is an image that is wanted; else remove it",
                 )
 
 

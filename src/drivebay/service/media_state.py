@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import os
 from dataclasses import dataclass
+from shlex import quote
 from uuid import UUID
 
 from drivebay.chain.candidate import identity_uuid
@@ -193,8 +194,8 @@ def require_same(medium: Medium, facts: ImageFacts, path: str | None = None) -> 
         ErrorKind.STATE,
         f"the registry knows {{{medium.uuid}}} here, but the file is {{{found}}}: another image. If the "
         f"medium moved, say where to: drivebay medium relink {medium.uuid} PATH. If this file is to be "
-        f"the medium: drivebay medium adopt {place}. If the medium is no longer wanted: "
-        f"drivebay medium replace {place}",
+        f"the medium: drivebay medium adopt {quote(place)}. If the medium is no longer wanted: "
+        f"drivebay medium replace {quote(place)}",
         path=place,
         operation="check a medium",
     )

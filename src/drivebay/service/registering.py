@@ -7,6 +7,7 @@ import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from shlex import quote
 from uuid import UUID, uuid4
 
 from drivebay.chain.candidate import Wanted, identity_uuid
@@ -237,8 +238,9 @@ def duplicate(known: Medium, path: str) -> StorageError:
     return StorageError(
         ErrorKind.STATE,
         f"its UUID {{{known.uuid}}} is that of the medium {known.path}{gone}. If that was moved here: "
-        f"drivebay medium relink {known.uuid} {path}. If this is a copy: drivebay medium adopt {path} (it "
-        f"gets a new UUID). If this takes the other's place: drivebay medium replace {path}",
+        f"drivebay medium relink {known.uuid} {quote(path)}. If this is a copy: drivebay medium adopt "
+        f"{quote(path)} (it gets a new UUID). If this takes the other's place: drivebay medium replace "
+        f"{quote(path)}",
         path=path,
         operation="register a medium",
     )
