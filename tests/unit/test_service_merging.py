@@ -193,6 +193,19 @@ def test_what_must_not_change_is_not_merged(tmp_path: Path) -> None:
     assert len(lab.media) == 3  # the two in the middle have become one
 
 
+def test_what_a_snapshot_keeps_is_never_reset_and_takes_what_is_below(tmp_path: Path) -> None:
+    parts = Fixture(tmp_path)
+    lab = parts.lab
+    kept = list(lab.tree.chain(lab.medium_at(parts.vm, SLOT)))[1]  # the newest snapshot's
+    lab.set_type(replace(kept, auto_reset=True))
+    lab.delete(parts.vm, parts.shots[1])
+    before = lab.shown(parts.vm)
+    done = consolidate(lab.home)
+    assert not done.left
+    assert len(done.merged) == 1
+    parts.check(before, 3)
+
+
 def test_a_base_that_nobody_needs_any_more_stays_the_users(tmp_path: Path) -> None:
     """Specification, 5.6: it was to be merged with a child, but that was deleted before."""
     parts = Fixture(tmp_path)

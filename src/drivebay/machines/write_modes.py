@@ -193,6 +193,13 @@ def forgotten_down_to(tree: MediaTree, medium: Medium) -> Medium:
     return next((one for one in (parent, *further) if not one.merging), parent)
 
 
+def may_be_reset(tree: MediaTree, medium: Medium) -> bool:
+    """Whether a diff will forget what it holds at some power-on; one that snapshots alone have never does."""
+    uses = tree.uses_of(medium.uuid)
+    kept = bool(uses) and all(use.snapshot is not None for use in uses)
+    return medium.auto_reset and not kept
+
+
 def _resets(machine: Machine, tree: MediaTree, medium: Medium) -> tuple[bool, str]:
     """The rule itself: whether, and the reason."""
     if medium.parent is None:

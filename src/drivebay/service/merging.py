@@ -17,6 +17,7 @@ from drivebay.errors import ErrorKind, StorageError
 from drivebay.machines.document import media_of
 from drivebay.machines.merge_direction import merges_backward
 from drivebay.machines.store import load
+from drivebay.machines.write_modes import may_be_reset
 from drivebay.registry.database import Registry, View, open_registry
 from drivebay.registry.home import Home
 from drivebay.registry.journal import Remove
@@ -103,12 +104,12 @@ def _wanted(view: View, machine: str | UUID | None) -> list[Medium]:
 def _is_ready(tree: MediaTree, medium: Medium) -> bool:
     """Whether nothing but one child needs it.
 
-    An auto-reset child is to forget what it holds, and an immutable base must not change: these stay.
+    What a reset is to forget, and an immutable base, which must not change, stay.
     """
     children = tree.children(medium.uuid)
     if tree.uses_of(medium.uuid) or len(children) > 1:
         return False
-    return not children or not (children[0].auto_reset or medium.type in ALWAYS_DIFFED)
+    return not children or not (may_be_reset(tree, children[0]) or medium.type in ALWAYS_DIFFED)
 
 
 def _tidy(registry: Registry, medium: Medium, rounds: Rounds, progress: Progress | None) -> Merged | None:

@@ -11,7 +11,7 @@ from drivebay.machines.merge_direction import merges_backward
 from drivebay.machines.model import Hardware, Machine, Snapshot
 from drivebay.machines.snapshot_tree import find_snapshot
 from drivebay.machines.snapshots import plan_delete, plan_restore
-from drivebay.machines.write_modes import is_captured
+from drivebay.machines.write_modes import is_captured, may_be_reset
 from drivebay.registry.database import open_registry
 from drivebay.registry.medium import DeviceType, MediaTree, Medium
 from drivebay.service.diffs import disk_usage, image_files
@@ -132,7 +132,7 @@ def _merge(tree: MediaTree, medium: Medium) -> Merge:
     if len(children) > 1:
         return Merge(medium, medium.path, medium.path, 0, tuple(children))
     child = children[0]
-    if child.auto_reset:
+    if may_be_reset(tree, child):
         return Merge(medium, medium.path, medium.path, 0, forgotten=True)
     own, other = disk_usage(image_files(medium)), disk_usage(image_files(child))
     if merges_backward(is_base=medium.parent is None, size=own, child_size=other):
