@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import re
 import shutil
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -189,3 +191,18 @@ def test_doctors_exit_code_is_its_answer(tmp_path: Path, capsys: pytest.CaptureF
     assert run(["--home", home, "doctor", "--json"]) == 1
     (finding,) = json.loads(capsys.readouterr().out)["findings"]
     assert finding["code"] == "missing"
+
+
+def test_a_damaged_record_of_a_machine_is_made_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = _build(tmp_path)
+    with contextlib.closing(sqlite3.connect(home.registry)) as connection, connection:
+        connection.execute("UPDATE machines SET document = '{\"drivebay\": 1, '")
+    assert run(["--home", home.folder, "machine", "list"]) == 5
+    error = capsys.readouterr().err
+    assert "damaged (this is no machine file: it is no JSON)" in error
+    assert "drivebay rebuild FOLDER" in error
+    rebuild_registry(home, [str(tmp_path)])
+    assert run(["--home", home.folder, "snapshot", "list", "box"]) == 0
+    assert "branch" in capsys.readouterr().out

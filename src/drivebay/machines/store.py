@@ -88,7 +88,23 @@ def refresh(change: Change, media: Iterable[UUID]) -> None:
 def _machines(connection: Connection, which: ColumnElement[bool]) -> Iterator[Machine]:
     query = select(_ROWS.folder, _ROWS.document).where(which).order_by(_ROWS.name)
     for folder, text in connection.execute(query).all():
-        yield documents.from_document(documents.from_text(text, folder), folder)[0]
+        yield _read(text, folder)
+
+
+def _read(text: str, folder: str) -> Machine:
+    try:
+        return documents.from_document(documents.from_text(text, folder), folder)[0]
+    except StorageError as error:
+        if error.kind is not ErrorKind.CORRUPT:
+            raise
+        what = error.message.split(";")[0]
+        raise StorageError(
+            ErrorKind.CORRUPT,
+            f"what the registry holds of the machine in this folder is damaged ({what}); "
+            "make the registry anew with: drivebay rebuild FOLDER... (the folders of images and machines)",
+            path=folder,
+            operation="read the registry",
+        ) from error
 
 
 def _row(connection: Connection, uuid: UUID) -> Row[Any] | None:
