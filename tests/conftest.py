@@ -6,6 +6,7 @@ With ``DRIVEBAY_INTEROP_PAGE`` set to a path, the matrix goes into that page, to
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 
 import pytest
@@ -29,6 +30,11 @@ class GuestsInTurn(LoadGroupScheduling):  # type: ignore[misc]
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> GuestsInTurn | None:
     """How tests are given to processes, where ``--dist loadgroup`` is asked for."""
     return GuestsInTurn(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
+def pytest_configure() -> None:
+    """Interrupts are tested also where the run was started in the background, which ignores them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -141,7 +141,7 @@ def test_renaming_is_refused_where_a_name_is_taken(home: Home, vm: Machine) -> N
     os.mkdir(os.path.join(home.machines, "there"))
     refusal(ErrorKind.IN_USE, "move that away", lifecycle.rename_machine, home, "vm", "there")
     lifecycle.create_machine(home, "other")
-    refusal(ErrorKind.IN_USE, "folder", lifecycle.rename_machine, home, "vm", "other")
+    refusal(ErrorKind.IN_USE, "called .other. already", lifecycle.rename_machine, home, "vm", "other")
     assert os.path.exists(document_path(vm))
 
 
