@@ -24,11 +24,19 @@ class Agent:
         self.answers: dict[str, object] = {"freeze": {"return": 2}, "thaw": {"return": 2}}
         self.syncs = True
         self._path = str(folder / AGENT_SOCKET)
+        self._serving: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
 
     @asynccontextmanager
     async def on_its_line(self) -> AsyncIterator[None]:
-        async with await asyncio.start_unix_server(self._serve, self._path):
+        async with await asyncio.start_unix_server(self._begin, self._path):
             yield
+        for writer, task in self._serving.items():
+            writer.close()
+            await task
+            await writer.wait_closed()
+
+    def _begin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._serving[writer] = asyncio.ensure_future(self._serve(reader, writer))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while line := await reader.readline():
@@ -41,7 +49,6 @@ class Agent:
             self.asked.append(command)
             if self.answers[command] is not None:
                 self._say(writer, self.answers[command])
-        writer.close()
 
     @staticmethod
     def _say(writer: asyncio.StreamWriter, what: object) -> None:
