@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from drivebay.registry.home import Home, find_home
 from drivebay.service.clones import clone_machine
 from drivebay.service.machines import lifecycle
 from drivebay.service.snapshots import delete_snapshot, restore_snapshot, take_snapshot
-from support.killing import kill_everywhere
+from support.killing import check_old_or_new
 
 # For each state of each machine what its variables hold, and how many files with variables there are.
 State = tuple[frozenset[tuple[str, str, str]], int]
@@ -77,19 +75,6 @@ def _look(home: Home) -> State:
 def test_a_killed_change_leaves_the_old_or_the_new_variables(
     tmp_path: Path, scenario: Callable[[Home], object]
 ) -> None:
-    home, kept = find_home(tmp_path / "home"), tmp_path / "kept"
+    home = find_home(tmp_path / "home")
     _build(home)
-    shutil.copytree(home.folder, kept)
-    old = _look(home)
-
-    def prepare() -> None:
-        shutil.rmtree(home.folder)
-        shutil.copytree(kept, home.folder)
-
-    def run() -> None:
-        scenario(home)
-
-    states = [_look(home) for _ in kill_everywhere(run, prepare)]
-    assert len(states) > 20
-    assert (states[0], set(states)) == (old, {old, states[-1]})
-    assert sum(before != after for before, after in itertools.pairwise(states)) == 1
+    check_old_or_new(home.folder, tmp_path / "kept", lambda: _look(home), lambda: scenario(home))

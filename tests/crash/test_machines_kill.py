@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from drivebay.service.machines import hardware, lifecycle
 from drivebay.service.machines.drives import attach, detach
 from drivebay.service.machines.removal import remove_machine
 from drivebay.service.machines.request import AttachRequest, Place
-from support.killing import kill_everywhere
+from support.killing import check_old_or_new
 
 
 @pytest.fixture(autouse=True)
@@ -105,21 +103,6 @@ def _anonymous(path: str, home: Home) -> str:
 def test_a_killed_change_leaves_the_old_or_the_new_state(
     tmp_path: Path, scenario: Callable[[Home], object]
 ) -> None:
-    home, kept = find_home(tmp_path / "home"), tmp_path / "kept"
+    home = find_home(tmp_path / "home")
     _build(home)
-    shutil.copytree(home.folder, kept)
-    old = _look(home)
-
-    def prepare() -> None:
-        shutil.rmtree(home.folder)
-        shutil.copytree(kept, home.folder)
-
-    def run() -> None:
-        scenario(home)
-
-    states = [_look(home) for _ in kill_everywhere(run, prepare)]
-    assert len(states) > 20
-    assert states[0] == old
-    assert states[-1] != old
-    assert set(states) == {old, states[-1]}
-    assert sum(before != after for before, after in itertools.pairwise(states)) == 1
+    check_old_or_new(home.folder, tmp_path / "kept", lambda: _look(home), lambda: scenario(home))

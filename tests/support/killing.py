@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import shutil
 import sqlite3
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 KILLED, DONE, FAILED = 9, 0, 3
@@ -31,7 +34,7 @@ class _Killer:
             self.count()
 
 
-def kill_everywhere(scenario: Callable[[], None], prepare: Callable[[], None]) -> Iterator[int]:
+def kill_everywhere(scenario: Callable[[], object], prepare: Callable[[], None]) -> Iterator[int]:
     """Run ``scenario`` in child processes, each killed one call later than the last; after each of them
     the caller looks at what is left. ``prepare`` makes the start anew. Ends once a child comes through."""
     at = 0
@@ -48,7 +51,7 @@ def kill_everywhere(scenario: Callable[[], None], prepare: Callable[[], None]) -
             return
 
 
-def _run(scenario: Callable[[], None], killer: _Killer) -> None:
+def _run(scenario: Callable[[], object], killer: _Killer) -> None:
     code = FAILED
     try:
         for name in _SYSCALLS:
@@ -78,3 +81,22 @@ def _connect(killer: _Killer, connect: Callable[..., Any]) -> Callable[..., Any]
         return connection
 
     return traced
+
+
+def check_old_or_new(
+    folder: str, kept: Path, look: Callable[[], object], change: Callable[[], object]
+) -> None:
+    """A change of ``folder``, killed anywhere, leaves the old or the new; ``kept`` is for a copy."""
+    shutil.copytree(folder, kept)
+    old = look()
+
+    def prepare() -> None:
+        shutil.rmtree(folder)
+        shutil.copytree(kept, folder)
+
+    states = [look() for _ in kill_everywhere(change, prepare)]
+    assert len(states) > 20
+    assert states[0] == old
+    assert states[-1] != old
+    assert all(state in (old, states[-1]) for state in states)
+    assert sum(before != after for before, after in itertools.pairwise(states)) == 1
