@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import struct
+from itertools import accumulate
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from drivebay.exports.nbd import requests
 from drivebay.exports.nbd.constants import ProtocolError
@@ -91,13 +94,13 @@ def test_status_32_and_64() -> None:
     assert EXTENDED.status(3, 0, 1, runs, last=True) == wide
 
 
-def headers(style: SimpleReplies) -> dict[int, bytes]:
+def header(style: SimpleReplies, n: int, length: int = 100) -> bytes:
     """What is expected in front of the data of read number n at offset 4096 * n."""
     if style is SIMPLE:
-        return {n: struct.pack(">IIQ", nbd.SIMPLE, 0, n) for n in range(3)}
+        return struct.pack(">IIQ", nbd.SIMPLE, 0, n)
     if style is STRUCTURED:
-        return {n: struct.pack(">IHHQIQ", nbd.STRUCTURED, 1, 1, n, 108, 4096 * n) for n in range(3)}
-    return {n: struct.pack(">IHHQQQQ", nbd.EXTENDED, 1, 1, n, 4096 * n, 108, 4096 * n) for n in range(3)}
+        return struct.pack(">IHHQIQ", nbd.STRUCTURED, 1, 1, n, length + 8, 4096 * n)
+    return struct.pack(">IHHQQQQ", nbd.EXTENDED, 1, 1, n, 4096 * n, length + 8, 4096 * n)
 
 
 @pytest.mark.parametrize("style", [SIMPLE, STRUCTURED, EXTENDED])
@@ -109,8 +112,41 @@ def test_plan_reads_lays_out_headers_and_room_for_data(style: SimpleReplies) -> 
     assert [offset for offset, _ in batch] == [0, 4096, 8192]
     for number, (_, view) in enumerate(batch):
         view[:] = bytes([number + 65]) * 100
-    expected = b"".join(header + bytes([n + 65]) * 100 for n, header in headers(style).items())
+    expected = b"".join(header(style, n) + bytes([n + 65]) * 100 for n in range(3))
     assert bytes(slab.view[:end]) == expected
+
+
+@given(st.data())
+@pytest.mark.parametrize("style", [SIMPLE, STRUCTURED, EXTENDED])
+def test_a_slab_that_is_used_again_holds_the_replies_to_the_last_batch(
+    style: SimpleReplies, data: st.DataObject
+) -> None:
+    pack = extended if style is EXTENDED else compact
+    slab = Slab(2048)
+    alike = st.integers(1, 40).flatmap(
+        lambda count: st.sampled_from((64, 100, 101)).map(lambda n: [n] * count)
+    )
+    mixed = st.lists(st.sampled_from((64, 100, 101)), min_size=1, max_size=20)
+    for lengths in data.draw(st.lists(alike | mixed, min_size=1, max_size=6)):
+        first = data.draw(st.integers(0, 1 << 40))
+        stream = b"".join(
+            pack(nbd.READ, first + n, 4096 * (first + n), size) for n, size in enumerate(lengths)
+        )
+        batch, end = plan_reads(style, memoryview(stream), 0, len(stream), slab)
+        assert len(batch) == slab_holds(style, lengths)
+        for number, (offset, view) in enumerate(batch):
+            assert offset == 4096 * (first + number)
+            view[:] = bytes([number + 65]) * lengths[number]
+        expected = [
+            header(style, first + n, lengths[n]) + bytes([n + 65]) * lengths[n] for n in range(len(batch))
+        ]
+        assert bytes(slab.view[:end]) == b"".join(expected)
+
+
+def slab_holds(style: SimpleReplies, lengths: list[int]) -> int:
+    """How many replies of these lengths fit 2,048 bytes."""
+    ends = accumulate(style.data_header + length for length in lengths)
+    return sum(1 for end in ends if end <= 2048)
 
 
 def test_plan_reads_stops_at_what_is_not_plain_or_does_not_fit() -> None:

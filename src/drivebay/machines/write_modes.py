@@ -156,8 +156,8 @@ def require_unwritten(tree: MediaTree, parent: UUID, but: UUID | None = None) ->
         raise StorageError(
             ErrorKind.STATE,
             f"this image is attached to a machine directly ({{{writers[0].machine}}}; drivebay medium show "
-            "names it), which may write it; a differencing image on it would change with it: detach it there, "
-            "or take a snapshot of that machine first",
+            "names it), which may write it; a differencing image on it would change with it: detach it "
+            "there, or take a snapshot of that machine first",
             path=tree.get(parent).path,
             operation="make a differencing image",
         )

@@ -55,6 +55,10 @@ class SimpleReplies:
 
     requests = requests.COMPACT
     data_header = _SIMPLE.size  # bytes in front of the data of a read that is answered in one piece
+    copied_words: tuple[tuple[int, int], ...] = (
+        (2, 2),
+        (3, 3),
+    )  # of that header, and those of the request (32 bits each) that they repeat
 
     def pack_data(self, buffer: bytearray, at: int, cookie: int, offset: int, length: int) -> None:
         """Write the header of a read that is answered in one piece into ``buffer``."""
@@ -64,8 +68,9 @@ class SimpleReplies:
     def acks(self, cookies: Sequence[int], starts: Sequence[int]) -> bytes:
         """Success, without content, to several requests."""
         del starts
-        pack = _SIMPLE.pack
-        return b"".join([pack(_SIMPLE_DONE, cookie) for cookie in cookies])
+        words = [_SIMPLE_DONE] * (2 * len(cookies))
+        words[1::2] = cookies
+        return struct.pack(f">{len(words)}Q", *words)
 
     def error(self, cookie: int, start: int, error: int, message: str) -> bytes:
         """A failure; ``message`` is for people, and dropped where the style has no room for it."""
@@ -113,6 +118,7 @@ class StructuredReplies(ChunkedReplies):
     """20-byte chunk headers; success without content stays a simple reply, which the protocol allows."""
 
     data_header = _STRUCTURED_DATA.size
+    copied_words = ((2, 2), (3, 3), (5, 4), (6, 5))
 
     def pack_data(self, buffer: bytearray, at: int, cookie: int, offset: int, length: int) -> None:
         _STRUCTURED_DATA.pack_into(buffer, at, _STRUCTURED_ALL_DATA, cookie, length + 8, offset)
@@ -123,6 +129,7 @@ class ExtendedReplies(ChunkedReplies):
 
     requests = requests.EXTENDED
     data_header = _EXTENDED_DATA.size
+    copied_words = ((2, 2), (3, 3), (4, 4), (5, 5), (8, 4), (9, 5))
     longest_extent = (1 << 64) - 1
 
     def pack_data(self, buffer: bytearray, at: int, cookie: int, offset: int, length: int) -> None:
