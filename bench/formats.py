@@ -1,4 +1,4 @@
-"""A row for each format that QEMU writes: the same file served by drivebay and by qemu-nbd."""
+"""A row for each format that QEMU writes: copies of one file served by drivebay and by qemu-nbd."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.load import Load, allocating_load
 from bench.peers import DRIVEBAY, QEMU_NBD, Image, Server, running
 from bench.plan import MIB, Plan
 from bench.rounds import Case, Unit, Values
-from bench.throughput import BLOCK, random_case, random_name
+from bench.throughput import BLOCK, case_in_turns, random_name
 
 #: QEMU's names of the formats, with how their files' names end.
 FORMATS = {
@@ -46,9 +46,9 @@ def format_cases(folder: Path, plan: Plan) -> list[Case]:
     cases: list[Case] = []
     for name, extension in FORMATS.items():
         image = raw if name == "raw" else format_copy(raw, name, extension)
-        targets = [(server, image) for server in _SERVERS]
         cases += [
-            random_case(used_name(name, write=write), targets, plan, write=write) for write in (False, True)
+            case_in_turns(used_name(name, write=write), _SERVERS, image, plan, write=write)
+            for write in (False, True)
         ]
         if name != "raw":
             cases.append(_first_case(folder, name, extension, load, plan.first_disk))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,6 +41,12 @@ def vdi_copy(raw: Image) -> Image:
     path = raw.path.with_suffix(".vdi")
     _run("qemu-img", "convert", "-f", "raw", "-O", "vdi", str(raw.path), str(path))
     return Image(path, "vdi", raw.size)
+
+
+def copy(image: Image, path: Path) -> Image:
+    """A second file with the same bytes."""
+    shutil.copyfile(image.path, path)
+    return Image(path, image.format, image.size)
 
 
 def format_copy(raw: Image, name: str, extension: str) -> Image:

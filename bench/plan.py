@@ -33,7 +33,7 @@ class Plan:
         disks = 2 * self.disk
         chains = 2 * len(self.chain_depths) * self.chain_disk
         maps = max(self.open_depths) * map_size(self.open_chain) + sum(map(map_size, self.open_sizes))
-        formats = 8 * self.chain_disk + self.first_disk // 4  # a few KiB are written to each 2 MiB of it
+        formats = 10 * self.chain_disk + self.first_disk // 4  # a few KiB are written to each 2 MiB of it
         return disks + max(chains, maps, formats) + GIB // 2
 
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+import statistics
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+from bench.client import Client
+from bench.images import copy
 from bench.load import Load, random_load, sequential_load
 from bench.peers import DRIVEBAY, ECHO, NBDKIT, QEMU_NBD, QEMU_STORAGE_DAEMON, Image, Server, running
 from bench.plan import MIB, Plan
@@ -15,6 +20,7 @@ from bench.rounds import Case, Unit, Values
 BLOCK = 4096
 DEPTHS = (1, 32)
 SEQUENTIAL_DEPTH = 4
+TURNS = 10
 
 Targets = Iterable[tuple[Server, Image]]
 
@@ -76,10 +82,33 @@ def random_cases(label: str, targets: Targets, plan: Plan) -> list[Case]:
     ]
 
 
-def random_case(name: str, targets: Targets, plan: Plan, *, write: bool) -> Case:
-    """4 KiB random requests to the smaller disk, 32 in flight."""
+def case_in_turns(name: str, able: Sequence[Server], image: Image, plan: Plan, *, write: bool) -> Case:
+    """4 KiB random requests to the smaller disk, 32 in flight; see `measure_in_turns`."""
     load = random_load(write=write, length=BLOCK, depth=32, size=plan.chain_disk)
-    return case(name, targets, load, plan)
+    return Case(name, Unit.REQUESTS, {"all in turns": partial(measure_in_turns, able, image, load, plan)})
+
+
+def measure_in_turns(able: Sequence[Server], image: Image, load: Load, plan: Plan) -> Values:
+    """Requests a second of fresh servers that are up together and loaded in short turns, one at a time.
+
+    What the machine does meanwhile changes within seconds, so that it meets all of them alike. Each has its
+    own copy of the image, as two that write don't share one.
+    """
+    with ExitStack() as stack:
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=image.path.parent)))
+        clients: dict[str, Client] = {}
+        for server in able:
+            copied = copy(image, place / f"{server.name}.{image.path.name}")
+            settle(copied.path)
+            process = stack.enter_context(running(server, copied))
+            clients[server.name] = stack.enter_context(process.connect())
+        for client in clients.values():
+            client.measure(load, plan.warm_up)
+        turns: dict[str, list[float]] = {name: [] for name in clients}
+        for _ in range(TURNS):
+            for name, client in clients.items():
+                turns[name].append(client.measure(load, plan.seconds / 5))
+    return {name: statistics.mean(rates) for name, rates in turns.items()}
 
 
 def random_name(label: str, *, write: bool, depth: int) -> str:
