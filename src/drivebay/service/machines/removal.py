@@ -85,7 +85,8 @@ def _require_no_clones(
         raise StorageError(
             ErrorKind.IN_USE,
             f"the disks of {', '.join(map(repr, clones))} build on disks of machine {machine.name!r} (linked "
-            "clones); delete those machines first, or make them independent: clone them fully",
+            "clones); delete those machines first, once they are copied with all that they build on, if they "
+            "are still needed (drivebay machine clone --mode all)",
             operation="delete a machine",
         )
 
