@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,11 @@ from drivebay.machines.model import (
     Attachment,
     BandwidthGroup,
     Controller,
+    Firmware,
     Hardware,
     Machine,
     MachineState,
+    Settings,
     Slot,
 )
 from drivebay.model import CacheMode
@@ -138,6 +141,16 @@ def test_a_state_of_a_newer_drivebay_is_told_apart(folder: Path) -> None:
     path.write_bytes(json.dumps({"file": "drivebay saved state", "version": 2}).encode())
     with pytest.raises(StorageError, match="newer drivebay"):
         read_header(str(path))
+
+
+@pytest.mark.parametrize(("firmware", "memory", "told"), [("efi", 191, 1), ("efi", 192, 0), ("bios", 16, 0)])
+def test_efi_with_little_memory_is_warned_of(folder: Path, firmware: str, memory: int, told: int) -> None:
+    settings = Settings(firmware=Firmware(firmware), memory_mib=memory)
+    machine = machine_in(folder)
+    machine = replace(machine, hardware=replace(machine.hardware, settings=settings))
+    warnings = plan_run(machine, MediaTree.of([]), "/run/m").warnings
+    assert len(warnings) == told
+    assert all("has 191;" in warning for warning in warnings)
 
 
 def test_a_saved_machine_whose_disk_has_changed_does_not_resume(folder: Path) -> None:

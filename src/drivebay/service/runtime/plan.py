@@ -9,7 +9,7 @@ from uuid import UUID
 
 from drivebay.chain.resolve import open_layer
 from drivebay.errors import StorageError
-from drivebay.machines.model import Attachment, Machine
+from drivebay.machines.model import Attachment, Firmware, Machine
 from drivebay.machines.write_modes import Locking, access
 from drivebay.model import CacheMode, ImageFacts
 from drivebay.qemu.devices import controller_of
@@ -17,10 +17,15 @@ from drivebay.qemu.drive import Drive
 from drivebay.registry.medium import DeviceType, MediaTree, Medium
 from drivebay.service.worker import NBD_SOCKET, DiskSpec
 
+_EFI_MEMORY = 192  # MiB: with less, OVMF (Debian 12's) was not seen to start anything
+
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """What runs: a spec for each medium, a drive for each attachment; ``warnings`` name what was left out."""
+    """What runs: a spec for each medium, a drive for each attachment.
+
+    ``warnings`` name what was left out, and what may keep the guest from starting.
+    """
 
     specs: tuple[DiskSpec, ...]
     drives: tuple[Drive, ...]
@@ -34,7 +39,7 @@ def plan_run(machine: Machine, tree: MediaTree, run_folder: str) -> RunPlan:
     """
     specs: list[DiskSpec] = []
     drives: list[Drive] = []
-    warnings: list[str] = []
+    warnings = _too_little_memory(machine)
     for attachment in machine.hardware.attachments:
         try:
             spec = disk_spec(machine, tree, attachment)
@@ -47,6 +52,16 @@ def plan_run(machine: Machine, tree: MediaTree, run_folder: str) -> RunPlan:
         specs += [spec] if spec is not None else []
         drives.append(drive)
     return RunPlan(tuple(specs), tuple(drives), tuple(warnings))
+
+
+def _too_little_memory(machine: Machine) -> list[str]:
+    settings = machine.hardware.settings
+    if settings.firmware is not Firmware.EFI or settings.memory_mib >= _EFI_MEMORY:
+        return []
+    return [
+        f"EFI firmware needs about {_EFI_MEMORY} MiB of memory and this machine has {settings.memory_mib}; "
+        "if it does not start, give it more (drivebay machine edit --memory)"
+    ]
 
 
 def disk_spec(machine: Machine, tree: MediaTree, attachment: Attachment) -> DiskSpec | None:
