@@ -53,7 +53,7 @@ def _with_snapshots(machine: ServedMachine, load: StubbornLoad) -> None:
 @contextmanager
 def _merged(folder: Path, image_format: str) -> Iterator[tuple[ServedMachine, StubbornLoad]]:
     """A machine with something to merge, and its guest; after the block all must be merged, and right."""
-    machine = ServedMachine(folder, image_format)
+    machine = ServedMachine.new(folder, image_format)
     with machine.running():
         load = machine.stubborn_load()
         _with_snapshots(machine, load)

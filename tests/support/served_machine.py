@@ -14,6 +14,7 @@ from drivebay.machines import store
 from drivebay.machines.model import MachineState, Slot
 from drivebay.registry.database import open_registry
 from drivebay.service import online_snapshots
+from drivebay.service.clones import clone_machine
 from drivebay.service.runtime.presence import SupervisorLock
 from drivebay.service.runtime.record import read_machine
 from drivebay.service.snapshots import take_snapshot
@@ -45,13 +46,25 @@ class _Client:
 class ServedMachine:
     """A machine with one disk; `running` serves it, and `restart` does what a supervisor would."""
 
-    def __init__(self, folder: Path, image_format: str = "vdi") -> None:
-        self.lab = RealLab(folder, image_format)
-        self.vm = self.lab.machine("vm")
-        self.lab.add(medium("disk", size=workers.SIZE))
-        self.lab.attach(self.vm, SLOT, named("disk"))
-        self.run_folder = self.lab.home.run_folder(self.vm)
+    def __init__(self, lab: RealLab, vm: UUID) -> None:
+        self.lab = lab
+        self.vm = vm
+        self.run_folder = lab.home.run_folder(vm)
         self.worker: WorkerProcess
+
+    @classmethod
+    def new(cls, folder: Path, image_format: str = "vdi") -> ServedMachine:
+        """A machine with an empty disk, in a home of its own."""
+        lab = RealLab(folder, image_format)
+        vm = lab.machine("vm")
+        lab.add(medium("disk", size=workers.SIZE))
+        lab.attach(vm, SLOT, named("disk"))
+        return cls(lab, vm)
+
+    def linked_clone(self, snapshot: UUID) -> ServedMachine:
+        """Another machine, on what a snapshot of this one holds."""
+        made = clone_machine(self.lab.home, str(self.vm), "clone", snapshot=str(snapshot), linked=True)
+        return ServedMachine(self.lab, made.machine.uuid)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -83,7 +96,7 @@ class ServedMachine:
     def take(self, name: str) -> UUID:
         """A snapshot of the running machine."""
         with mock.patch.object(online_snapshots, "connect", return_value=_Client(self.run_folder)):
-            return take_snapshot(self.lab.home, "vm", name, memory=False).snapshot.uuid
+            return take_snapshot(self.lab.home, str(self.vm), name, memory=False).snapshot.uuid
 
     @property
     def chain(self) -> list[str]:

@@ -25,7 +25,7 @@ def _until_it_writes(load: object, more: int = 50) -> None:
 @pytest.mark.parametrize("image_format", ["vdi", "vmdk", "vhd", "vhdx", "qcow2"])
 @pytest.mark.parametrize("gone", [0, 1, 2], ids=["oldest", "middle", "newest"])
 def test_a_snapshot_is_merged_while_the_guest_writes(tmp_path: Path, image_format: str, gone: int) -> None:
-    machine = ServedMachine(tmp_path, image_format)
+    machine = ServedMachine.new(tmp_path, image_format)
     with machine.running():
         load = machine.load()
         shots = []
@@ -45,6 +45,34 @@ def test_a_snapshot_is_merged_while_the_guest_writes(tmp_path: Path, image_forma
     machine.check(written)
 
 
+@pytest.mark.parametrize("image_format", ["vdi", "vhdx", "qcow2"])
+def test_images_below_two_running_machines_are_merged(tmp_path: Path, image_format: str) -> None:
+    """A linked clone builds on the second snapshot; the first one is deleted while both guests write."""
+    machine = ServedMachine.new(tmp_path, image_format)
+    with machine.running():
+        load = machine.load()
+        _until_it_writes(load)
+        first = machine.take("first")
+        _until_it_writes(load)
+        common = load.stop()
+        clone = machine.linked_clone(machine.take("second"))
+        with clone.running():
+            loads = [machine.load(seed=2), clone.load(seed=3)]
+            for each in loads:
+                _until_it_writes(each)
+            machine.lab.delete(machine.vm, first)
+            done = consolidate(machine.lab.home)
+            for each in loads:
+                _until_it_writes(each)
+            written = [each.stop() for each in loads]
+            assert (len(done.merged), done.left) == (1, ())
+            assert (machine.served, clone.served) == (machine.chain, clone.chain)
+            assert machine.chain[1:] == clone.chain[1:]
+            assert len(clone.chain) == 2
+    machine.check({**common, **written[0]})
+    clone.check({**common, **written[1]})
+
+
 STEPS = [(online_merging, "merge", False), (online_merging, "record_merge", True), (Served, "rebase", True)]
 
 
@@ -56,7 +84,7 @@ def test_interrupted_anywhere_it_goes_on(
     """Also when the worker has begun to write an image that the registry has below the active one."""
     monkeypatch.setattr(online_merging, "LITTLE", 0)
     monkeypatch.setattr(online_merging, "_PATIENT_ROUNDS", 1)  # one image more, and then the end
-    machine = ServedMachine(tmp_path)
+    machine = ServedMachine.new(tmp_path)
     with machine.running():
         load = machine.load()
         _until_it_writes(load, 10)
