@@ -69,7 +69,8 @@ GROUPS: dict[str, Group] = {
         "Chains, data spread over the layers: drivebay on VDI, the others on QCOW2; 4 KiB", depth_cases
     ),
     "formats": Group(
-        "Each format that QEMU writes, the same file in both; 4 KiB, one write into each 2 MiB", format_cases
+        "Each format that QEMU writes, a copy of one file in each; 4 KiB, one write into each 2 MiB",
+        format_cases,
     ),
     "open": Group("Open time: VDI; where there are layers, qemu-nbd opens QCOW2", open_cases),
     "memory": Group("Memory: growth from a disk of 1 GiB to one of 1 TiB, all of the map used", _memory),

@@ -149,6 +149,16 @@ def slab_holds(style: SimpleReplies, lengths: list[int]) -> int:
     return sum(1 for end in ends if end <= 2048)
 
 
+@pytest.mark.parametrize("reads", [1, 7, 20, 300])
+@pytest.mark.parametrize("payload", [bytes(9000), compact(nbd.READ, 9, 0, 64) * 400], ids=["zeros", "reads"])
+def test_payloads_behind_reads_are_not_taken_for_reads(reads: int, payload: bytes) -> None:
+    stream = b"".join(compact(nbd.READ, n, 64 * n, 64) for n in range(reads))
+    stream += compact(nbd.WRITE, 9, 0, len(payload)) + payload
+    batch, end = plan_reads(SIMPLE, memoryview(stream), 0, len(stream), Slab(1 << 16))
+    assert [offset for offset, _ in batch] == [64 * n for n in range(min(reads, 256))]
+    assert end == len(batch) * (16 + 64)
+
+
 def test_plan_reads_stops_at_what_is_not_plain_or_does_not_fit() -> None:
     plain = compact(nbd.READ, 1, 0, 100)
     slab = Slab(300)

@@ -12,6 +12,7 @@ from drivebay.exports.nbd.requests import RequestFormat
 SLAB_SIZE = (1 << 20) + (64 << 10)  # a read of 1 MiB with its header, or some 250 of 4 KiB
 _WORD = 4  # bytes: what all headers are made of
 _FEW = 6  # requests; up to here, each by itself is faster
+_MOST = 256  # requests in one batch of reads
 
 Batch = list[tuple[int, memoryview]]
 
@@ -63,9 +64,11 @@ def plan_reads(
     first request is none, is empty, or does not fit the slab.
     """
     requests = replies.requests
-    count = (end - start) // requests.size
-    if count > _FEW:
-        alike = _plan_alike(replies, inbox[start : start + count * requests.size], slab)
+    count = min((end - start) // requests.size, _MOST)
+    # Payloads of writes may follow: where the last header is no read, nothing is decoded ahead.
+    last = start + (count - 1) * requests.size
+    if count > _FEW and requests.header.unpack_from(inbox, last)[0] == requests.plain_read:
+        alike = _plan_alike(replies, inbox[start : last + requests.size], slab)
         if alike is not None:
             return alike
     kept = slab.kept_length(replies)
