@@ -72,7 +72,7 @@ def test_they_read_what_we_write(kind: Kind, tool: str, tmp_path: Path, record_p
     if limit is None:
         assert readers_of(kind)[tool](path) == content
         if tool == "qemu-img" and kind.format in CHECKED:
-            qemu_img("check", "-f", DRIVERS[kind.format], path)
+            qemu_img("check", "-f", DRIVERS[kind.format], path, folder=tmp_path)
     record_property("interop", (str(kind), "written here", tool, limit or "equal"))
 
 
@@ -99,7 +99,8 @@ def test_qemu_writes_into_our_images(kind: Kind, tmp_path: Path, record_property
         with drivebay.open(path, format=kind.format) as disk:
             content = a_disk(disk.size)
         (tmp_path / "in.raw").write_bytes(content)
-        qemu_img("convert", "-n", "-f", "raw", "-O", DRIVERS[kind.format], tmp_path / "in.raw", path)
+        driver = DRIVERS[kind.format]
+        qemu_img("convert", "-n", "-f", "raw", "-O", driver, tmp_path / "in.raw", path, folder=tmp_path)
         with drivebay.open(path, format=kind.format) as disk:
             assert disk.read(0, disk.size) == content
         assert [found for found in findings(path) if found.severity is Severity.ERROR] == []

@@ -67,12 +67,14 @@ def _is_child_of(kind: Kind, base: Kind) -> bool:
     return kind.format == base.format and kind in child_kinds() and kind.block_size <= 2 * base.block_size
 
 
+_DATA_FILE = (("data_file", "{name}.data"),)
 #: Small clusters, so that a few blocks fill several tables; and counts narrower than a byte.
 _SPECIAL = (
     (Kind("qcow2", None, 4 * KIB), _VDI),
     (Kind("qcow2", None, 512), 32 * KIB),
     (Kind("qcow2", None, None, (("refcount_bits", 1),)), 64 * KIB),
     (Kind("qcow2", None, None, (("extended_l2", True),)), 64 * KIB),
+    (Kind("qcow2", None, None, _DATA_FILE), 64 * KIB),
     (Kind("qed", None, 4 * KIB, (("table_size", 1),)), _VDI),
     (Kind("parallels", None, 64 * KIB, (("version", 1),)), 64 * KIB),
     (Kind("parallels", None, 4 * KIB), 64 * KIB),
@@ -80,6 +82,8 @@ _SPECIAL = (
     (Kind("vmdk", "twoGbMaxExtentSparse"), 64 * KIB),
     (Kind("vhdx", None, MIB, (("logical_sector_size", 4096),)), MIB),
 )
+#: Blocks of which only a part is there, and which are completed in their places.
+_SPECIAL_CHILDREN = ((Kind("qcow2", None, None, (("extended_l2", True), *_DATA_FILE)), 64 * KIB),)
 
 
 def crash_cases() -> list[CrashCase]:
@@ -87,8 +91,9 @@ def crash_cases() -> list[CrashCase]:
     names = [known.name for known in FORMATS if known.create is not None and known.name != "raw"]
     cases = [case for name in names for case in _of_format(name)]
     special = [
-        _case(kind, block, child=False)
-        for kind, block in _SPECIAL
+        _case(kind, block, child=child)
+        for table, child in ((_SPECIAL, False), (_SPECIAL_CHILDREN, True))
+        for kind, block in table
         if kind.format in names and layer_of(kind, BLOCKS * block) is not None
     ]
     return cases + special

@@ -70,11 +70,14 @@ def make_image(path: Path, spec: ImageSpec, parent: Path | None = None, **reques
 def request_for(
     name: str, spec: ImageSpec, parent: ParentLink | None = None, **more: object
 ) -> CreateRequest:
-    """What the format of ``spec`` is asked for, for an image called ``name``."""
+    """What the format of ``spec`` is asked for, for an image called ``name``; options may hold ``{name}``."""
     options = format_named(spec.format).options
+    chosen = {
+        key: value.format(name=name) if isinstance(value, str) else value for key, value in spec.options
+    }
     fields: dict[str, object] = {
         "size": spec.size,
-        "options": options(variant=spec.variant, block_size=spec.block, **dict(spec.options)),  # type: ignore[arg-type]
+        "options": options(variant=spec.variant, block_size=spec.block, **chosen),  # type: ignore[arg-type]
         "uuid": uuid.UUID(int=next(_identities) << 64),
         "modification_uuid": uuid.UUID(int=next(_identities) << 64),
         "parent": parent,

@@ -24,6 +24,7 @@ LIMITS: dict[tuple[str, str], str] = {
     ("libvmdk", "vmdk-4k"): "refuses: knows grains above 4 KiB only",
     ("libqcow", "qcow2-compression_type=zstd"): "refuses: knows no zstd",
     ("libqcow", "qcow2-extended_l2"): "refuses: knows no subclusters",
+    ("libqcow", "qcow2-data_file"): "refuses: knows no data files",
     ("libphdi", "parallels-bundle"): "refuses layout 2",
 }
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from drivebay.formats.qcow2.extensions import Extension
-from drivebay.formats.qcow2.header import Header
+from drivebay.formats.qcow2.header import Header, Incompatible
 
 CLUSTER = 4096
 TABLE, BLOCK, L1, L2, DATA = (number * CLUSTER for number in range(1, 6))
@@ -75,9 +75,8 @@ def make_image(
     _put_header(data, extensions, backing, fields)
     struct.pack_into(">Q", data, TABLE, BLOCK)
     uses = Counter(range(5))
-    uses.update(
-        (raw & OFFSET) // CLUSTER for raw in entries.values() if raw & OFFSET and not raw & COMPRESSED
-    )
+    placed = [] if fields.get("incompatible", 0) & Incompatible.DATA_FILE else entries.values()
+    uses.update((raw & OFFSET) // CLUSTER for raw in placed if raw & OFFSET and not raw & COMPRESSED)
     uses.update([DATA // CLUSTER + clusters] if snapshot_entries else [])
     for cluster, count in {**uses, **(counts or {})}.items():
         struct.pack_into(">H", data, BLOCK + 2 * cluster, count)

@@ -56,7 +56,9 @@ class QemuCheck:
     def _check(self, path: Path) -> str | None:
         repair = ["-r", "all"] if self._format == "vhdx" else []  # it must replay the log
         command = ["qemu-img", "check", "--output=json", *repair, "-f", str(self._format), str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_TIMEOUT, check=False, cwd=path.parent
+        )
         allowed = int("not closed correctly" in done.stderr)  # Parallels' mark counts as one
         if done.returncode in (0, _LEAKS) or allowed:
             facts = json.loads(done.stdout)

@@ -31,10 +31,10 @@ DRIVERS = {"vhd": "vpc"} | {
 }
 
 
-def qemu_img(*arguments: object) -> str:
-    """Run ``qemu-img``; what it prints. It must succeed."""
+def qemu_img(*arguments: object, folder: Path | None = None) -> str:
+    """Run ``qemu-img``, in ``folder``, where it looks for data files; what it prints. It must succeed."""
     command = ["qemu-img", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=False, cwd=folder)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}{done.stdout}"
     return done.stdout
 
@@ -42,7 +42,7 @@ def qemu_img(*arguments: object) -> str:
 def _by_qemu(name: str) -> Read:
     def read(path: Path) -> bytes:
         raw = path.with_name(path.name + ".by-qemu")
-        qemu_img("convert", "-f", DRIVERS[name], "-O", "raw", path, raw)
+        qemu_img("convert", "-f", DRIVERS[name], "-O", "raw", path, raw, folder=path.parent)
         return raw.read_bytes()
 
     return read
@@ -53,13 +53,18 @@ def _whole(stream: Any) -> bytes:
     return data
 
 
-def _vmdk_by_dissect(path: Path) -> bytes:
+def _left_open(read: Callable[[], Any]) -> bytes:
+    """The whole stream that ``read`` makes, whose library leaves its files to the collector."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # it leaves its files to the collector
+        warnings.simplefilter("ignore", ResourceWarning)
         try:
-            return _whole(VMDK(path))
+            return _whole(read())
         finally:
             gc.collect()
+
+
+def _vmdk_by_dissect(path: Path) -> bytes:
+    return _left_open(lambda: VMDK(path))
 
 
 def _vhd_by_dissect(path: Path) -> bytes:
@@ -73,7 +78,7 @@ def _vhdx_by_dissect(path: Path) -> bytes:
 
 
 def _qcow2_by_dissect(path: Path) -> bytes:
-    return _whole(QCow2(path).open())
+    return _left_open(lambda: QCow2(path).open())
 
 
 def _vdi_by_dissect(path: Path) -> bytes:

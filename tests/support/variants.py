@@ -37,6 +37,8 @@ SIZES: dict[str, tuple[dict[str, object], ...]] = {
         {"block_size": 4 * KIB},
         {"block_size": MIB},
         {"block_size": 2 * MIB},
+        {"data_file": "{name}.data"},
+        {"extended_l2": True, "data_file": "{name}.data"},
     ),
 }
 #: Numbers that an option of this name may have, whatever the format.
@@ -89,7 +91,7 @@ class Kind:
 
 
 def _text(value: object) -> str:
-    return str(value.value if isinstance(value, enum.Enum) else value)
+    return str(value.value if isinstance(value, enum.Enum) else value).replace("{name}", "image")
 
 
 @functools.cache

@@ -45,7 +45,7 @@ def read(space: EofSpace, offset: int, length: int) -> bytes:
 
 def test_new_blocks_follow_each_other_from_the_files_end() -> None:
     space = space_of([2, 0, 0], FIRST + BLOCK)
-    assert [space.take(ALWAYS) for _ in range(2)] == [FIRST + BLOCK, FIRST + 2 * BLOCK]
+    assert [space.take(ALWAYS, 0) for _ in range(2)] == [FIRST + BLOCK, FIRST + 2 * BLOCK]
     ((counter,),) = space.reservations()
     assert counter.data == struct.pack("<I", (FIRST + 3 * BLOCK) // 512)
     space.reserved()
@@ -53,13 +53,13 @@ def test_new_blocks_follow_each_other_from_the_files_end() -> None:
 
 
 def test_an_end_within_a_sector_is_rounded_up() -> None:
-    assert space_of([0], FIRST + 700).take(ALWAYS) == FIRST + 1024
+    assert space_of([0], FIRST + 700).take(ALWAYS, 0) == FIRST + 1024
 
 
 def test_the_tail_moves_and_leaves_zeros() -> None:
     space = space_of([0, 0], FIRST, tail=TAIL, lead=512)
     for number in range(2):
-        offset = space.take(ALWAYS)
+        offset = space.take(ALWAYS, 0)
         assert offset == FIRST + number * (BLOCK + 512) + 512
         assert read(space, offset - 512, BLOCK + 512) == bytes(BLOCK + 512)
         assert read(space, space._source.size - len(TAIL), 1000) == TAIL
@@ -71,7 +71,7 @@ def test_the_file_is_longer_than_its_blocks_only_while_it_is_open(tail: bytes) -
     space = space_of([0] * 100, FIRST, tail=tail)
     lengths = set()
     for _ in range(100):
-        last = space.take(ALWAYS)
+        last = space.take(ALWAYS, 0)
         assert last is not None
         lengths.add(space._source.size)
         assert read(space, space._source.size - len(tail), 1000) == tail
@@ -80,7 +80,7 @@ def test_the_file_is_longer_than_its_blocks_only_while_it_is_open(tail: bytes) -
     space.shorten()
     assert space._source.size == last + BLOCK + len(tail) == os.fstat(space._source.fd).st_size
     assert read(space, last + BLOCK, 1000) == tail
-    again = space.take(ALWAYS)
+    again = space.take(ALWAYS, 0)
     assert again == last + BLOCK
     assert read(space, again, BLOCK) == bytes(BLOCK)
     space.shorten()
@@ -97,11 +97,11 @@ def test_room_ahead_is_given_up_where_the_host_refuses_it(monkeypatch: pytest.Mo
         extend(size)
 
     monkeypatch.setattr(space._source, "extend", extend_a_little)
-    assert [space.take(ALWAYS) for _ in range(6)] == [FIRST + n * BLOCK for n in range(6)]
+    assert [space.take(ALWAYS, 0) for _ in range(6)] == [FIRST + n * BLOCK for n in range(6)]
     with pytest.raises(OSError, match="too large"):
-        space.take(ALWAYS)
+        space.take(ALWAYS, 0)
     monkeypatch.undo()
-    assert space.take(ALWAYS) == FIRST + 6 * BLOCK
+    assert space.take(ALWAYS, 0) == FIRST + 6 * BLOCK
     assert read(space, FIRST + 6 * BLOCK, BLOCK) == bytes(BLOCK)
     assert read(space, space._source.size - len(TAIL), 1000) == TAIL
 
@@ -111,18 +111,18 @@ def test_what_looks_almost_like_the_tail_is_not_overwritten() -> None:
     space = space_of([0], fd_size, tail=TAIL)
     os.pwrite(space._source.fd, b"X", fd_size)
     space.recount()
-    assert space.take(ALWAYS) == fd_size + len(TAIL)
+    assert space.take(ALWAYS, 0) == fd_size + len(TAIL)
 
 
 def test_freed_space_comes_back_when_nobody_can_touch_it() -> None:
     space = space_of([2, 10], FIRST + 2 * BLOCK)
     os.pwrite(space._source.fd, b"old" * 100, FIRST)
     space.retire([2], newest_operation=7)
-    assert space.take(7) == FIRST + 2 * BLOCK
-    assert space.take(8) == FIRST
+    assert space.take(7, 0) == FIRST + 2 * BLOCK
+    assert space.take(8, 0) == FIRST
     assert read(space, FIRST, BLOCK) == bytes(BLOCK)
     space.give_back(FIRST)
-    assert space.take(0) == FIRST
+    assert space.take(0, 0) == FIRST
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_a_format_that_can_count_no_further_is_full() -> None:
     space = space_of([0, 0], FIRST)
     space._next = (1 << 32) * 512
     with pytest.raises(StorageError, match="can't count further") as caught:
-        space.take(ALWAYS)
+        space.take(ALWAYS, 0)
     assert caught.value.kind is ErrorKind.NO_SPACE
 
 
@@ -152,7 +152,7 @@ def test_a_directory_full_of_nothing_costs_next_to_nothing() -> None:
     """2^44 blocks, and not one leaf table."""
     started = time.monotonic()
     space, _ = two_levels([], per_leaf=1 << 24, leaves=1 << 20)
-    assert space.take(ALWAYS) is not None
+    assert space.take(ALWAYS, 0) is not None
     assert time.monotonic() - started < 10
 
 

@@ -75,7 +75,7 @@ class Image:
         self.source.write(raw.to_bytes(8, "big"), leaf + block * self.table.entry.step)
 
     def taken(self, count: int, oldest: int = 1) -> list[int]:
-        offsets = [self.space.take(oldest) for _ in range(count)]
+        offsets = [self.space.take(oldest, 0) for _ in range(count)]
         assert None not in offsets
         return [offset for offset in offsets if offset is not None]
 
@@ -245,7 +245,7 @@ def test_tables_of_counts_grow_and_every_crash_leaves_leaks_only(ready: Make, bi
     assert (counts.root != root) is (bits >= 32)
     again = Image(image.path)
     again.space.recount()
-    assert not {again.space.take(1)} & set(offsets)
+    assert not {again.space.take(1, 0)} & set(offsets)
     again.source.close()
 
 
@@ -334,7 +334,7 @@ def test_a_host_without_room_takes_nothing(ready: Make, monkeypatch: pytest.Monk
     with monkeypatch.context() as patch:
         patch.setattr(image.source, "zero_range", full)
         with pytest.raises(OSError, match="No space"):
-            image.space.take(1)
+            image.space.take(1, 0)
     assert image.taken(1) == [first + CLUSTER]
 
 

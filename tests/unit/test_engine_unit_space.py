@@ -43,7 +43,7 @@ def place(unit: int) -> int:
 
 def take(space: UnitSpace, oldest: int) -> int | None:
     """The number of the unit that `UnitSpace.take` gives."""
-    offset = space.take(oldest)
+    offset = space.take(oldest, 0)
     return None if offset is None else (offset - FIRST) // BLOCK
 
 
@@ -161,7 +161,7 @@ def test_a_unit_may_have_a_lead() -> None:
     space = UnitSpace(FileSource(fd, "/memory.vdi", writable=True), table, layer.plan)
     space.recount()
     second = FIRST + (BLOCK + 512) + 512
-    assert (space.take(NEVER), space.take(NEVER)) == (FIRST + 512, second)
+    assert (space.take(NEVER, 0), space.take(NEVER, 0)) == (FIRST + 512, second)
     assert table.entry.encode(second) == 1
     space.give_back(second)
-    assert space.take(NEVER) == second
+    assert space.take(NEVER, 0) == second

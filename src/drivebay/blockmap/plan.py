@@ -14,6 +14,7 @@ class Allocator(enum.Enum):
     BUMP_COUNTER = "bump-counter"  # units behind each other, their number kept in a counter
     BUMP_EOF = "bump-eof"  # at the end of the file
     REFCOUNT = "refcount"  # clusters, each with a reference count in the image
+    OWN_PLACE = "own-place"  # blocks in a data file, each where it is on the disk; leaf tables as REFCOUNT
 
 
 class Journal(enum.Enum):
@@ -57,7 +58,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Refcounts:
-    """The two-level table of reference counts that the REFCOUNT allocator keeps (QCOW2).
+    """The two-level table of reference counts that the REFCOUNT and OWN_PLACE allocators keep (QCOW2).
 
     ``root`` is where the table of ``table_clusters`` clusters begins: big-endian 64-bit offsets of blocks,
     each one cluster of big-endian counts of ``bits`` bits (1 to 64; below 8, the lowest bits come first).

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
+from drivebay.blockmap import Allocator, Linear, Segment, Table, WritePlan
 from drivebay.blockmap import Journal as JournalKind
-from drivebay.blockmap import Linear, Table, WritePlan
 from drivebay.engine.active_table import ActiveTable
 from drivebay.engine.dropping import Dropper
 from drivebay.engine.epoch import Committer
@@ -27,9 +29,8 @@ class ActiveLayer:
             raise StorageError(
                 ErrorKind.READ_ONLY, f"cannot be written: {reason}; open it read-only", path=path
             )
-        linear = {segment.source for segment in top.layer.segments if isinstance(segment, Linear)}
-        blocks = {segment.data for segment in top.layer.segments if isinstance(segment, Table)}
-        self._files = MetadataFiles(top.sources, durable=durable, data=linear | blocks)
+        data = dict(_data_files(top.layer.segments, plan))
+        self._files = MetadataFiles(top.sources, durable=durable, data=data)
         self._plan = plan
         self._sources = top.sources
         self._tables = [
@@ -62,6 +63,15 @@ class ActiveLayer:
         self.committer.raise_if_poisoned()
         if not self.committer.armed:
             self.committer.arm()
+
+
+def _data_files(segments: Sequence[Segment], plan: WritePlan) -> Iterator[tuple[int, int | None]]:
+    """The sources that hold what guests write, and where those must end that are disks by themselves."""
+    for segment in segments:
+        if isinstance(segment, Linear):
+            yield segment.source, None
+        elif isinstance(segment, Table):
+            yield segment.data, segment.length if plan.allocator is Allocator.OWN_PLACE else None
 
 
 def _journal(plan: WritePlan, files: MetadataFiles) -> Journal:

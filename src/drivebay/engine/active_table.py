@@ -22,6 +22,7 @@ class ActiveTable:
     ) -> None:
         self.table = table
         self.space, leaves = _spaces(table, plan, sources)
+        self.own_place = plan.allocator is Allocator.OWN_PLACE  # blocks never move, nor leave their space
         self.raw_mask = (1 << table.entry.width * 8) - 1
         self.entries = EntryWriter(table, table.root, files, leaves, plan)
         self._mirrors = [EntryWriter(table, root, files, leaves, plan) for root in table.mirrors]
@@ -76,6 +77,12 @@ def _spaces(table: Table, plan: WritePlan, sources: Sequence[FileSource]) -> tup
 
             clusters = RefcountSpace(sources, (table,), plan)
             return clusters, clusters
+        case Allocator.OWN_PLACE:
+            from drivebay.engine.own_place import OwnPlace
+            from drivebay.engine.refcount import RefcountSpace
+
+            clusters = RefcountSpace(sources, (table,), plan)
+            return OwnPlace(sources, table, plan, clusters), clusters
         case _:
             end = EofSpace(source, table, plan)
             return end, end

@@ -97,7 +97,7 @@ class EofSpace:
     def _aligned(self, offset: int) -> int:
         return offset + -offset % self._plan.align
 
-    def take(self, oldest_operation: int) -> int | None:
+    def take(self, oldest_operation: int, _block: int) -> int | None:
         """As `Space.take`: there is always room, unless the host or the format's numbers say no."""
         with self._lock:
             if self._retired and self._retired[0][0] < oldest_operation:

@@ -58,7 +58,7 @@ class FirstWrites:
         if place in self._in_flight or not self._is_bare(number, offset - within, within + len(view)):
             return False
         try:
-            data = active.space.take(self._operations.oldest_under_way)
+            data = active.space.take(self._operations.oldest_under_way, block)
         except (OSError, StorageError):
             return False  # the blocking form meets the error again, and tells it
         if data is None:

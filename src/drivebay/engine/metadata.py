@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from drivebay.engine.change import Change
 from drivebay.engine.source import FileSource
 from drivebay.errors import ErrorKind, StorageError, from_os_error
 
+_NONE: Mapping[int, int | None] = MappingProxyType({})
+
 
 class MetadataFiles:
     """Reads, writes and syncs ``sources``; without ``durable``, syncs do nothing.
 
-    ``data`` are the numbers of those that hold what guests write; a text that only names them doesn't.
+    ``data`` are those that hold what guests write, by number, and where they must end (``None``: anywhere);
+    a text that only names them doesn't.
     After a sync that failed, ``poisoned`` holds the error, for nobody knows what is on the device.
     """
 
-    def __init__(self, sources: Sequence[FileSource], *, durable: bool, data: Collection[int] = ()) -> None:
+    def __init__(
+        self, sources: Sequence[FileSource], *, durable: bool, data: Mapping[int, int | None] = _NONE
+    ) -> None:
         self._sources = sources
         self._data = data
         self._durable = durable
@@ -36,11 +42,12 @@ class MetadataFiles:
 
         What can't grow, like a device, can't be written there either.
         """
-        for number in self._data:
+        for number, end in self._data.items():
             source = self._sources[number]
+            reach = source.size + -source.size % source.padding
             if source.writable:
                 with contextlib.suppress(OSError):
-                    source.extend(source.size + -source.size % source.padding)
+                    source.extend(reach if end is None else min(reach, end))
 
     def read(self, source: int, offset: int, length: int) -> bytes:
         """``length`` bytes at ``offset``. Raises StorageError."""

@@ -56,7 +56,7 @@ class RefcountSpace:
             self._stale_flags = scan.stale_flags
             self._verified = -(-self._source.size // self._cluster)
 
-    def take(self, oldest_operation: int) -> int | None:
+    def take(self, oldest_operation: int, _block: int) -> int | None:
         """As `Space.take`; the cluster counts as used from now on."""
         with self._lock:
             while self._retired and self._retired[0][0] < oldest_operation:

@@ -137,6 +137,8 @@ class ReferenceScan:
         offsets = offsets_of(table.entry, raw)
         if (states == _CORRUPT).any():
             raise self._unsafe("an entry of its block table points where it must not", table.root)
+        if table.data != table.source:
+            return  # counts are those of the table's file
         if table.packed is not None:
             self._use_packed(table.packed, raw[states == _PACKED])
         # Zeros may keep a cluster, even one that the file does not reach to yet.

@@ -10,7 +10,15 @@ import numpy as np
 from drivebay.blockmap import BlockState, Field, Table
 from drivebay.engine.change import Change
 from drivebay.engine.source import FileSource, OpenedLayer
-from drivebay.engine.tables import Entries, leaf_states, offsets_of, position, read_blocks, read_directory
+from drivebay.engine.tables import (
+    Blocks,
+    Entries,
+    leaf_states,
+    offsets_of,
+    position,
+    read_blocks,
+    read_directory,
+)
 from drivebay.errors import ErrorKind, StorageError
 
 _CHUNK = 1 << 20
@@ -22,8 +30,8 @@ class Space(Protocol):
     def recount(self) -> None:
         """Once, before the first write: find what is used and free. CORRUPT where writing is unsafe."""
 
-    def take(self, oldest_operation: int) -> int | None:
-        """Where a new block's bytes may lie: within the file, reading as zeros; ``None``: none is left.
+    def take(self, oldest_operation: int, block: int) -> int | None:
+        """Where new ``block`` may lie: within the file, where it reads as zeros; ``None``: nowhere.
 
         What operations from number ``oldest_operation`` on can still touch is not handed out.
         """
@@ -65,14 +73,23 @@ def used_offsets(table: Table, source: FileSource, data: FileSource) -> Iterator
 
     Raises CORRUPT for entries that point outside of the file: a write would make them point to new data.
     """
-    for first, count in _stretches(table, source):
-        blocks = read_blocks(table, source, data, first, count)
-        if (blocks.states == int(BlockState.CORRUPT)).any():
-            raise unsafe_table(source.path, table, "points outside the file")
+    for _, blocks in stored_blocks(table, source, data):
         placed = blocks.states == int(BlockState.DATA)
         offsets = offsets_of(table.entry, blocks.raw)
         placed |= (blocks.states == int(BlockState.SPLIT)) & (offsets != 0)
         yield offsets[placed]
+
+
+def stored_blocks(table: Table, source: FileSource, data: FileSource) -> Iterator[tuple[int, Blocks]]:
+    """All blocks that have entries, chunk by chunk: number of the first, and what the file says of them.
+
+    Raises CORRUPT as `used_offsets`.
+    """
+    for first, count in _stretches(table, source):
+        blocks = read_blocks(table, source, data, first, count)
+        if (blocks.states == int(BlockState.CORRUPT)).any():
+            raise unsafe_table(source.path, table, "points outside the file")
+        yield first, blocks
 
 
 def ranges_with_tables(opened: OpenedLayer) -> Iterator[tuple[int, int]]:

@@ -68,7 +68,7 @@ class UnitSpace:
         self._dirty_below = -(-room // self._plan.unit)  # the file may end within a unit
         self._free = deque((~used[:highest]).nonzero()[0].tolist())
 
-    def take(self, oldest_operation: int) -> int | None:
+    def take(self, oldest_operation: int, _block: int) -> int | None:
         """Where a block may lie that reads as zeros and is within the file; ``None`` where none is left.
 
         ``oldest_operation`` is the number of the oldest operation under way. Raises OSError.

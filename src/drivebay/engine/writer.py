@@ -149,8 +149,11 @@ class Writer:
         active = self._tables[target.table]
         source = self._top.source(active.table.data)
         before = self._reader.pieces(target.begin, target.block_length)
-        offset = self._take(active)
+        kept = self._first_of_own(target, before)
+        offset = self._take(active, target.block) if kept is None else kept.offset + target.begin - kept.start
         try:
+            if kept is not None:
+                self._zero_missing(source, offset - target.begin, before, target if view is None else None)
             if self._plan.lead_data:
                 self._put(source, self._plan.lead_data, offset - self._plan.lead)
             shift = offset - target.begin
@@ -167,6 +170,24 @@ class Writer:
         copied = any(piece.state in _BYTES for piece in before)
         written = active.table.block if copied else target.length
         self._enter(target, entry, active.data_value(offset), freed, written)
+
+    def _first_of_own(self, target: Target, pieces: Sequence[Piece]) -> Piece | None:
+        """The first piece of a block that lies in its own place, where it must stay; others may move."""
+        if not self._tables[target.table].own_place:
+            return None
+        own = (piece for piece in pieces if piece.state == BlockState.DATA and self._top.owns(piece.source))
+        return next(own, None)
+
+    def _zero_missing(
+        self, source: FileSource, shift: int, pieces: Sequence[Piece], target: Target | None
+    ) -> None:
+        """Zero what is not there yet of a block that stays in its place, and ``target``."""
+        missing = [(p.start, p.length) for p in pieces if p.state in (BlockState.ABSENT, BlockState.ZERO)]
+        for start, length in [*missing, *([(target.position, target.length)] if target else [])]:
+            try:
+                source.zero_range(shift + start, length, punch=self._plan.punch)
+            except OSError as error:
+                raise from_os_error(error, "zero", path=source.path, offset=shift + start) from error
 
     def _old_entry(self, target: Target, pieces: Sequence[Piece]) -> int | None:
         """The raw entry of a block that has space in the active layer."""
@@ -185,15 +206,15 @@ class Writer:
         finally:
             self._changed.release()
 
-    def _take(self, active: ActiveTable) -> int:
+    def _take(self, active: ActiveTable, block: int) -> int:
         path = self._top.source(active.table.data).path
         try:
-            offset = active.space.take(self._operations.oldest())
-            return self._reclaim(active) if offset is None else offset
+            offset = active.space.take(self._operations.oldest(), block)
+            return self._reclaim(active, block) if offset is None else offset
         except OSError as error:
             raise from_os_error(error, "make room for a new block", path=path) from error
 
-    def _reclaim(self, active: ActiveTable) -> int:
+    def _reclaim(self, active: ActiveTable, block: int) -> int:
         """All units are taken: those freed lately come back with a commit, once nobody uses them.
 
         A table without damage has a unit for every block, so one comes free when others have finished.
@@ -204,7 +225,7 @@ class Writer:
             self._committer.flush()
             with self._changed:
                 self._operations.pause(delay)
-            offset = active.space.take(self._operations.oldest())
+            offset = active.space.take(self._operations.oldest(), block)
             if offset is not None:
                 return offset
             delay = _RECLAIM_POLL
@@ -219,6 +240,11 @@ class Writer:
         """Copy what the chain shows in a piece, but for ``skip .. resume``, to ``shift`` further on."""
         if piece.state in (BlockState.ABSENT, BlockState.ZERO):
             return
+        if piece.state == BlockState.DATA and (piece.offset, self._map.sources[piece.source]) == (
+            shift + piece.start,
+            source,
+        ):
+            return  # a block that stays in its place
         end = piece.start + piece.length
         for low, high in ((piece.start, min(end, skip)), (max(piece.start, resume), end)):
             for start in range(low, high, _COPY_CHUNK):
@@ -244,10 +270,13 @@ class Writer:
         """Zero a whole block through its entry; false where its bytes must be zeroed instead."""
         with self._claimed(target) as pieces:
             if pieces is not None:
-                if unmap:
+                drops = unmap and not self._tables[target.table].own_place
+                if drops:
                     self._drop_block(target)
-                return unmap
+                return drops
             before = self._reader.pieces(target.position, target.length)
+            if self._first_of_own(target, before) is not None:
+                return False
             states = {piece.state for piece in before}
             if states & _BYTES or (hide and BlockState.ABSENT in states):
                 value = self._tables[target.table].zero_value()

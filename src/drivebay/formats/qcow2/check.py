@@ -8,6 +8,7 @@ from drivebay.blockmap import Files, Layer
 from drivebay.formats.qcow2.counts import StoredCounts, compare
 from drivebay.formats.qcow2.header import INCOMPATIBLE_PLACE, Incompatible
 from drivebay.formats.qcow2.image import Image, read_image
+from drivebay.formats.qcow2.places import find_misplaced
 from drivebay.formats.qcow2.references import References
 from drivebay.model import Finding, Severity
 
@@ -27,6 +28,8 @@ def examine(files: Files, image: Image) -> tuple[References, list[int]]:
     references.walk()
     stored.use_themselves(references)
     references.finish()
+    if image.header.has_data_file:
+        find_misplaced(references)
     wrong = list(compare(stored, references))
     for flag in references.wrong_flags():
         references.faults.add("owned-wrongly", flag.offset)

@@ -11,6 +11,7 @@ MESSAGES = {
     "outside": (Severity.ERROR, "entries that point outside of the file"),
     "unaligned": (Severity.ERROR, "entries that point to no boundary of a cluster"),
     "impossible": (Severity.ERROR, "entries of a kind that this image can't have"),
+    "misplaced": (Severity.ERROR, "entries that don't have their block's own place in the data file"),
     "overlap": (Severity.ERROR, "clusters of tables that something else uses, too"),
     "snapshot": (Severity.ERROR, "snapshots whose tables can't be read"),
     "bitmap": (Severity.ERROR, "bitmaps whose tables can't be read"),

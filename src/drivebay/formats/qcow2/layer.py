@@ -134,15 +134,15 @@ def _refusal(image: Image) -> str | None:
         return "it is marked as corrupt; run 'drivebay repair' on it"
     if header.incompatible & Incompatible.DIRTY:
         return "its reference counts may be wrong, as it was not closed; run 'drivebay repair' on it"
-    if header.has_data_file:
-        return "its data are in a second file, which drivebay only reads"
+    if header.has_data_file and header.snapshots:
+        return "it has internal snapshots, which would share the places of its blocks in the data file"
     return None
 
 
 def _plan(header: Header) -> WritePlan:
     zero = ZERO if header.version > 2 and not header.extended else None
     return WritePlan(
-        allocator=Allocator.REFCOUNT,
+        allocator=Allocator.OWN_PLACE if header.has_data_file else Allocator.REFCOUNT,
         unit=header.cluster,
         align=header.cluster,
         leaf=header.cluster,
