@@ -27,7 +27,7 @@ def _open(files: Files) -> Layer:
 
 FORMAT = Format(
     name="parallels",
-    extensions=("hdd", "hds"),
+    extensions=("hdd", "hds", "parallels"),
     probe=_probe,
     open=_open,
     create=create,
