@@ -70,11 +70,9 @@ def make_image(path: Path, spec: ImageSpec, parent: Path | None = None, **reques
 def request_for(
     name: str, spec: ImageSpec, parent: ParentLink | None = None, **more: object
 ) -> CreateRequest:
-    """What the format of ``spec`` is asked for, for an image called ``name``; options may hold ``{name}``."""
+    """What the format of ``spec`` is asked for, for an image called ``name``."""
     options = format_named(spec.format).options
-    chosen = {
-        key: value.format(name=name) if isinstance(value, str) else value for key, value in spec.options
-    }
+    chosen = named_options(spec.options, name)
     fields: dict[str, object] = {
         "size": spec.size,
         "options": options(variant=spec.variant, block_size=spec.block, **chosen),  # type: ignore[arg-type]
@@ -85,6 +83,11 @@ def request_for(
         "name": name,
     }
     return CreateRequest(**fields | more)  # type: ignore[arg-type]
+
+
+def named_options(options: Iterable[tuple[str, object]], name: str) -> dict[str, object]:
+    """The options of an image called ``name``, which texts among them may hold as ``{name}``."""
+    return {key: value.format(name=name) if isinstance(value, str) else value for key, value in options}
 
 
 def link_to(parent: Path, folder: Path) -> ParentLink:

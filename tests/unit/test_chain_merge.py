@@ -15,6 +15,7 @@ from drivebay.chain import create_image
 from drivebay.chain.merge import Direction, ImageName, Manner, merge
 from drivebay.chain.relink import relink
 from drivebay.errors import ErrorKind, StorageError
+from support.images import named_options
 from support.variants import KIB, MIB, Kind, child_kinds, writable_kinds
 
 BACKWARD, FORWARD = Direction.BACKWARD, Direction.FORWARD
@@ -45,7 +46,7 @@ class Family:
             size=None if parent else size,
             parent=parent,
             format_name=kind.format,
-            options=_options(kind),
+            options=_options(kind, path.name),
         )
 
     def _fill(self, disk: drivebay.Disk, content: bytearray, draw: random.Random, block: int) -> None:
@@ -71,8 +72,8 @@ class Family:
             return content
 
 
-def _options(kind: Kind) -> dict[str, object]:
-    given = {"variant": kind.variant, "block_size": kind.block, **dict(kind.options)}
+def _options(kind: Kind, name: str) -> dict[str, object]:
+    given = {"variant": kind.variant, "block_size": kind.block, **named_options(kind.options, name)}
     return {name: value for name, value in given.items() if value is not None}
 
 

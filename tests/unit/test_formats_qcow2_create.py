@@ -196,9 +196,17 @@ def test_an_edit_keeps_other_extensions_and_drops_unknown_autoclear_features() -
     assert after[4096:] == data[4096:]
 
 
-@pytest.mark.parametrize("field", ["comment", "uuid", "parent_uuid", "pchs"])
-def test_what_qcow2_does_not_have_cannot_be_set(field: str) -> None:
-    with pytest.raises(StorageError, match=field.replace("_", " ")) as caught:
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("comment", "its comment"),
+        ("uuid", "its UUID"),
+        ("parent_uuid", "its parent's UUID"),
+        ("pchs", "its physical geometry"),
+    ],
+)
+def test_what_qcow2_does_not_have_cannot_be_set(field: str, words: str) -> None:
+    with pytest.raises(StorageError, match=words) as caught:
         edited(made()[""], **{field: LINK.uuid})
     assert caught.value.kind is ErrorKind.UNSUPPORTED
 

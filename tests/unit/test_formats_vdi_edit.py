@@ -95,8 +95,8 @@ def test_several_fields_change_at_once() -> None:
         ({}, {"pchs": Geometry(16384, 16, 63)}, ErrorKind.INVALID, "the limits are (16383, 16, 63)"),
         ({}, {"lchs": Geometry(-1, 1, 1)}, ErrorKind.INVALID, "the limits are (1024, 255, 63)"),
         ({"header_size": 384}, {"lchs": Geometry(1, 1, 1)}, ErrorKind.UNSUPPORTED, "no place for a logical"),
-        ({}, {"parent_path": "x"}, ErrorKind.UNSUPPORTED, "no place for a parent path"),
-        ({}, {"parent_format": "raw"}, ErrorKind.UNSUPPORTED, "no place for a parent format"),
+        ({}, {"parent_path": "x"}, ErrorKind.UNSUPPORTED, "no place for its parent's path"),
+        ({}, {"parent_format": "raw"}, ErrorKind.UNSUPPORTED, "no place for its parent's format"),
     ],
 )
 def test_what_cannot_be_is_refused(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from drivebay.blockmap import FileEdit, Files, FileWrite, HeaderEdit, Layer
 from drivebay.errors import ErrorKind, StorageError
+from drivebay.formats.edits import require_only
 from drivebay.formats.parallels.header import read_header
 
 
@@ -16,11 +17,9 @@ def edit(files: Files, layer: Layer, change: HeaderEdit) -> Iterator[FileEdit]:
     Raises StorageError: UNSUPPORTED for fields that Parallels doesn't have, and for bundles; INVALID for a
     geometry that the header can't say.
     """
-    for known in dataclasses.fields(change):
-        if getattr(change, known.name) is not None and (known.name != "pchs" or layer.sources):
-            what = "a Parallels bundle" if layer.sources else "Parallels"
-            message = f"{what} has no {known.name.replace('_', ' ')} that could be changed; leave it out"
-            raise StorageError(ErrorKind.UNSUPPORTED, message, path=files.path, operation="edit")
+    if layer.sources:
+        require_only(files, change, (), "the descriptor of a Parallels bundle")
+    require_only(files, change, ("pchs",), "a Parallels image")
     if change.pchs is None:
         return
     wanted = change.pchs

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 
 from drivebay.blockmap import FileEdit, Files, FileWrite, HeaderEdit, Layer
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.formats.backing import qemu_format, recorded_name
+from drivebay.formats.edits import require_only
 from drivebay.formats.qcow2.area import pack_area
 from drivebay.formats.qcow2.extensions import BACKING_FORMAT, Extension
 from drivebay.formats.qcow2.header import Autoclear
@@ -22,11 +23,7 @@ def edit(files: Files, _layer: Layer, wanted: HeaderEdit) -> Iterator[FileEdit]:
 
     Raises StorageError: UNSUPPORTED for fields that QCOW2 doesn't have, INVALID for a parent that can't be.
     """
-    for field in fields(wanted):
-        if getattr(wanted, field.name) is not None and field.name not in _POSSIBLE:
-            what = field.name.replace("_", " ")
-            message = f"a qcow2 image has no {what}; only its parent's path and format can be set"
-            raise StorageError(ErrorKind.UNSUPPORTED, message, path=files.path, operation="edit")
+    require_only(files, wanted, _POSSIBLE, "a QCOW2 image", "only its parent's path and format can be set")
     image = read_image(files)
     name = _name(files, image, wanted)
     if name and image.header.autoclear & Autoclear.RAW_DATA_FILE:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from drivebay.blockmap import FileEdit, Files, FileWrite, HeaderEdit, Layer
 from drivebay.errors import ErrorKind, StorageError
+from drivebay.formats.edits import require_only
 from drivebay.formats.qed.create import encode_name
 from drivebay.formats.qed.header import BACKING_FILE, HEADER_SIZE, NO_PROBE, Header, read_header
 
@@ -21,7 +22,7 @@ def edit(files: Files, _layer: Layer, change: HeaderEdit) -> Iterator[FileEdit]:
     INVALID for a name that can't be.
     """
     header = read_header(files)
-    _check_fields(files, change)
+    require_only(files, change, _POSSIBLE, "a QED image", "only its parent's path and format can be set")
     features = header.features
     if change.parent_format is not None:
         features = features & ~NO_PROBE | (NO_PROBE if change.parent_format == "raw" else 0)
@@ -51,10 +52,3 @@ def _place(header: Header, length: int) -> int:
     if not header.has_backing or HEADER_SIZE + length <= header.name_offset:
         return HEADER_SIZE
     return end if end + length <= header.data_offset else HEADER_SIZE
-
-
-def _check_fields(files: Files, change: HeaderEdit) -> None:
-    for known in dataclasses.fields(change):
-        if getattr(change, known.name) is not None and known.name not in _POSSIBLE:
-            message = f"QED has no field for the {known.name.replace('_', ' ')}; leave it out"
-            raise StorageError(ErrorKind.UNSUPPORTED, message, path=files.path, operation="edit")

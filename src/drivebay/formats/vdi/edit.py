@@ -9,6 +9,7 @@ from uuid import UUID
 
 from drivebay.blockmap import FileEdit, Files, FileWrite, HeaderEdit, Layer
 from drivebay.errors import ErrorKind, StorageError
+from drivebay.formats.edits import require_only
 from drivebay.formats.vdi.fields import COMMENT_SIZE, MOST_LCHS, MOST_PCHS, chs_field, comment_field
 from drivebay.formats.vdi.header import (
     HEADER_SIZE,
@@ -46,6 +47,7 @@ def edit(files: Files, _layer: Layer, wanted: HeaderEdit) -> Iterator[FileEdit]:
     given = {field.name: getattr(wanted, field.name) for field in dataclasses.fields(wanted)}
     given = {name: value for name, value in given.items() if value is not None}
     _require_fields(header, set(given))
+    require_only(files, wanted, _KNOWN, "a VDI", "it knows its parent by UUID")
     _require_links(header, wanted)
     sector = bytearray(files.read(0, SECTOR))
     for name, value in given.items():
@@ -70,9 +72,6 @@ def _stored(name: str, value: object) -> tuple[int, bytes]:
 def _require_fields(header: Header, given: set[str]) -> None:
     if header.major == 0:
         raise _error(ErrorKind.UNSUPPORTED, REFUSAL)
-    if unknown := given - _KNOWN:
-        name = min(unknown).replace("_", " ")
-        raise _error(ErrorKind.UNSUPPORTED, f"a VDI has no place for a {name}; it knows its parent by UUID")
     if "lchs" in given and header.header_size < HEADER_SIZE:
         raise _error(
             ErrorKind.UNSUPPORTED,

@@ -8,19 +8,14 @@ from uuid import uuid4
 
 from drivebay.blockmap import FileEdit, Files, FileWrite, HeaderEdit, Layer
 from drivebay.errors import ErrorKind, StorageError
+from drivebay.formats.edits import require_only
 from drivebay.formats.vhdx.create import locator_values
 from drivebay.formats.vhdx.image import ImageParts, read_parts
 from drivebay.formats.vhdx.locator import Locator, pack_locator
 from drivebay.formats.vhdx.metadata import DISK_ID, PARENT_LOCATOR, TABLE_SIZE, pack_entry
 from drivebay.model import NULL_UUID
 
-_ABSENT = {
-    "parent_uuid": "the parent's UUID",
-    "parent_format": "the parent's format",
-    "comment": "a comment",
-    "pchs": "a physical geometry",
-    "lchs": "a logical geometry",
-}
+_POSSIBLE = ("uuid", "modification_uuid", "parent_modification_uuid", "parent_path", "parent_content_id")
 
 
 def edit(files: Files, _layer: Layer, wanted: HeaderEdit) -> Iterator[FileEdit]:
@@ -28,9 +23,7 @@ def edit(files: Files, _layer: Layer, wanted: HeaderEdit) -> Iterator[FileEdit]:
 
     Raises StorageError: UNSUPPORTED for what VHDX has no place for, STATE while its log has to be replayed.
     """
-    for name, what in _ABSENT.items():
-        if getattr(wanted, name) is not None:
-            raise _error(files, ErrorKind.UNSUPPORTED, f"a VHDX has no place for {what}; leave it out")
+    require_only(files, wanted, _POSSIBLE, "a VHDX")
     parts = read_parts(files)
     if parts.replay:
         what = "its log has to be replayed first: run 'drivebay repair' on it, then try again"

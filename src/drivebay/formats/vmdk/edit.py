@@ -7,6 +7,7 @@ from uuid import UUID
 
 from drivebay.blockmap import FileEdit, Files, HeaderEdit, Layer
 from drivebay.errors import ErrorKind, StorageError
+from drivebay.formats.edits import require_only
 from drivebay.formats.vmdk.descriptor import escape
 from drivebay.formats.vmdk.facts import NO_CONTENT
 from drivebay.formats.vmdk.layer import read_descriptor
@@ -19,6 +20,7 @@ _UUIDS = {
     "parent_uuid": "ddb.uuid.parent",
     "parent_modification_uuid": "ddb.uuid.parentmodification",
 }
+_POSSIBLE = {*_UUIDS, "parent_path", "parent_content_id", "comment", "pchs", "lchs"}
 MOST_PHYSICAL = Geometry(16383, 16, 63)
 MOST_LOGICAL = Geometry(1024, 255, 63)
 
@@ -28,9 +30,7 @@ def edit(files: Files, _layer: Layer, wanted: HeaderEdit) -> Iterator[FileEdit]:
 
     Raises StorageError at once: UNSUPPORTED for what a VMDK can't record, INVALID for impossible values.
     """
-    if wanted.parent_format is not None:
-        message = "a VMDK has no place for its parent's format; leave it out"
-        raise StorageError(ErrorKind.UNSUPPORTED, message, path=files.path, operation="edit")
+    require_only(files, wanted, _POSSIBLE, "a VMDK")
     settings: dict[str, str | None] = {}
     for field, key in _UUIDS.items():
         value: UUID | None = getattr(wanted, field)
