@@ -73,6 +73,26 @@ def test_a_granted_folder_is_looked_into_for_the_name(tmp_path: Path) -> None:
     assert _names(top, search=[tmp_path / "pool"])[1] == "../pool/base.toy"
 
 
+def test_a_parent_that_was_moved_along_with_its_child_is_found_beside_it(tmp_path: Path) -> None:
+    make_toy(tmp_path / "base.toy")
+    for name in ("/where/it/was/base.toy", "../gone/base.toy", "gone/base.toy"):
+        top = make_toy(tmp_path / "top.toy", parents=[name])
+        assert _names(top)[1] == "base.toy"
+        top.unlink()
+
+
+def test_a_neighbour_is_not_taken_for_a_parent_that_is_still_there(tmp_path: Path) -> None:
+    elsewhere = make_toy(tmp_path / "pool" / "base.toy")
+    make_toy(tmp_path / "home" / "base.toy")
+    top = make_toy(tmp_path / "home" / "top.toy", parents=[str(elsewhere)])
+    assert f"--search {tmp_path}/pool" in _failure(top, ErrorKind.READ_ONLY)
+
+
+def test_an_image_with_its_missing_parents_name_is_not_its_own_parent(tmp_path: Path) -> None:
+    top = make_toy(tmp_path / "same.toy", parents=["/where/it/was/same.toy"])
+    assert "was not found" in _failure(top, ErrorKind.NOT_FOUND)
+
+
 def test_a_renamed_parent_can_be_named(tmp_path: Path) -> None:
     renamed = make_toy(tmp_path / "renamed.toy")
     top = make_toy(tmp_path / "top.toy", parents=["old.toy"])

@@ -69,11 +69,14 @@ class ParentSearch:
 
     def _recorded(self, child: Wanted, problems: list[StorageError]) -> Iterator[str]:
         """The files that the child's names lead to: from its own folder, and in the granted ones."""
-        for name in child.facts.parent_names:
+        real = os.path.realpath(child.path)
+        home = os.path.dirname(real)
+        for recorded in child.facts.parent_names:
+            name = recorded if _exists(os.path.join(home, recorded)) else _moved_along(recorded, real)
             try:
                 path = self._gate.admit(name, child.path)
             except StorageError as error:
-                if _exists(os.path.join(os.path.dirname(os.path.realpath(child.path)), name)):
+                if _exists(os.path.join(home, name)):
                     problems.append(error)
             else:
                 if os.path.exists(path):
@@ -111,6 +114,13 @@ def _exists(path: str) -> bool:
         return os.path.exists(path)
     except ValueError:  # a NUL in a name
         return False
+
+
+def _moved_along(name: str, child: str) -> str:
+    """What a missing file may be called by now: the same, beside its child, if both have been moved."""
+    last = os.path.basename(name)
+    beside = os.path.join(os.path.dirname(child), last)
+    return last if last and _exists(beside) and os.path.realpath(beside) != child else name
 
 
 def _is_named(candidate: Candidate, child: Wanted) -> bool:
