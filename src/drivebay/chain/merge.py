@@ -221,9 +221,9 @@ def _forward(chain: Sequence[ImageName], manner: Manner) -> None:
 
 
 def _put(source: Disk, target: Disk, extent: Extent) -> None:
-    """Let the target say of an extent what the source shows."""
+    """Let the target say of an extent what the source shows, by itself: the source goes."""
     if extent.state is ExtentState.ZERO:
-        target.zero(extent.start, extent.length)
+        target.zero(extent.start, extent.length, own=True)
     elif extent.state is ExtentState.DATA:
         for start in range(extent.start, extent.start + extent.length, _COPY):
             length = min(_COPY, extent.start + extent.length - start)
@@ -236,7 +236,7 @@ def _put_data(target: Disk, start: int, data: bytes) -> None:
     for empty, group in groupby(pieces, key=lambda piece: piece.count(0) == len(piece)):
         part = b"".join(group)
         if empty:
-            target.zero(start, len(part))
+            target.zero(start, len(part), own=True)
         else:
             target.write(start, part)
         start += len(part)

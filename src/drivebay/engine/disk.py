@@ -133,11 +133,16 @@ class Disk:
         self._stats.written_bytes += len(view)
         self._after_write(fua=fua)
 
-    def zero(self, offset: int, length: int, *, unmap: bool = True, fua: bool = False) -> None:
-        """Let a range read as zeros, whatever the parents hold; ``unmap`` may give its space back."""
+    def zero(
+        self, offset: int, length: int, *, unmap: bool = True, fua: bool = False, own: bool = False
+    ) -> None:
+        """Let a range read as zeros, whatever the parents hold; ``unmap`` may give its space back.
+
+        With ``own`` the active image itself says so, even where a parent does already: that one may go.
+        """
         self._check(offset, length)
         with self._operations.under_way(writes=True):
-            self._writing().writer.zero(offset, length, unmap=unmap, hide=True)
+            self._writing().writer.zero(offset, length, unmap=unmap, hide=True, own=own)
         self._stats.zeros += 1
         self._after_write(fua=fua)
 

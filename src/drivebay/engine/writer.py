@@ -59,14 +59,14 @@ class Writer:
             at = target.position - offset
             self._write_piece(target, view[at : at + target.length])
 
-    def zero(self, offset: int, length: int, *, unmap: bool, hide: bool) -> None:
+    def zero(self, offset: int, length: int, *, unmap: bool, hide: bool, own: bool = False) -> None:
         """Make a range read as zeros.
 
         ``unmap``: give allocated space back; ``hide``: also mark whole blocks that read as zeros only
-        because no layer has them.
+        because no layer has them; ``own``: also where it is a parent that says so already.
         """
         for target in self._targets.over(offset, length):
-            self._zero_piece(target, unmap=unmap, hide=hide)
+            self._zero_piece(target, unmap=unmap, hide=hide, own=own)
             if self._committer.due():  # a range of TiB must not keep its map pages until it is done
                 self._committer.flush()
 
@@ -253,11 +253,11 @@ class Writer:
                 self._put(source, view, shift + start)
                 self._stats.copy_ups += start == low
 
-    def _zero_piece(self, target: Target, *, unmap: bool, hide: bool) -> None:
-        if self._markable(target) and self._zero_block(target, unmap=unmap, hide=hide):
+    def _zero_piece(self, target: Target, *, unmap: bool, hide: bool, own: bool) -> None:
+        if self._markable(target) and self._zero_block(target, unmap=unmap, hide=hide, own=own):
             return
         for piece in self._reader.pieces(target.position, target.length):
-            if piece.state in (BlockState.ABSENT, BlockState.ZERO):
+            if not (piece.state in _BYTES or (own and self._is_parents_zero(piece))):
                 continue
             part = target._replace(position=piece.start, length=piece.length)
             with self._claimed(part) as pieces:
@@ -266,7 +266,10 @@ class Writer:
                 else:
                     self._zero_in_place(pieces, unmap=unmap)
 
-    def _zero_block(self, target: Target, *, unmap: bool, hide: bool) -> bool:
+    def _is_parents_zero(self, piece: Piece) -> bool:
+        return piece.state == BlockState.ZERO and not self._top.owns(piece.source)
+
+    def _zero_block(self, target: Target, *, unmap: bool, hide: bool, own: bool) -> bool:
         """Zero a whole block through its entry; false where its bytes must be zeroed instead."""
         with self._claimed(target) as pieces:
             if pieces is not None:
@@ -278,7 +281,8 @@ class Writer:
             if self._first_of_own(target, before) is not None:
                 return False
             states = {piece.state for piece in before}
-            if states & _BYTES or (hide and BlockState.ABSENT in states):
+            wanted = states & _BYTES or (hide and BlockState.ABSENT in states)
+            if wanted or (own and any(self._is_parents_zero(piece) for piece in before)):
                 value = self._tables[target.table].zero_value()
                 self._enter(target, self._top.zero_entry(), value, self._old_entry(target, before), 0)
             return True
