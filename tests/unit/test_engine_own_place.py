@@ -163,6 +163,23 @@ def test_a_block_in_another_place_is_read_found_and_not_written(tmp_path: Path, 
     assert caught.value.kind is ErrorKind.CORRUPT
 
 
+def test_what_a_shortened_data_file_has_lost_is_found(tmp_path: Path) -> None:
+    image = hand_made(
+        tmp_path, {0: COPIED, 1: CLUSTER | COPIED, 2: 2 * CLUSTER | COPIED, 3: 3 * CLUSTER | COPIED | 1}
+    )
+    os.truncate(tmp_path / "made.data", CLUSTER + 1024)
+    (found,) = findings(image)
+    assert found.code == "outside"
+    assert ": 1;" in found.message
+    with open_disk([image], writable=False) as disk:
+        assert disk.read(CLUSTER, CLUSTER) == b"b" * 1024 + bytes(CLUSTER - 1024)
+        with pytest.raises(StorageError, match="outside"):
+            disk.read(2 * CLUSTER, 1)
+    (tmp_path / "made.data").unlink()
+    with pytest.raises((StorageError, FileNotFoundError)):
+        findings(image)
+
+
 def test_blocks_in_their_places_are_sound(tmp_path: Path) -> None:
     image = hand_made(tmp_path, {0: COPIED, 2: 2 * CLUSTER | COPIED, 3: 1})
     assert findings(image) == []

@@ -23,6 +23,7 @@ from drivebay.service.disks import open_disk
 from drivebay.service.media_state import MediumState, media_info
 from drivebay.service.options import OpenOptions
 from drivebay.service.registering import register
+from support.images import ImageSpec, make_image
 
 
 @pytest.fixture
@@ -400,6 +401,24 @@ def test_undelete_takes_a_file_name_that_only_one_had(registry: Registry, folder
     with pytest.raises(StorageError, match="trash"):
         deletion.undelete_medium(registry, "base.vdi")
     assert deletion.undelete_medium(registry, base.path) == base
+
+
+def test_a_copy_does_not_take_the_originals_further_file_along(registry: Registry, folder: Path) -> None:
+    original, copy = folder / "original.qcow2", folder / "copy.qcow2"
+    make_image(original, ImageSpec(8 << 20, format="qcow2", options=(("data_file", "d"),)))
+    shutil.copy(original, copy)
+    register(registry, str(original))
+    register(registry, str(copy))
+    (folder / "below").mkdir()
+    with pytest.raises(StorageError, match=r"original\.qcow2, too") as caught:
+        deletion.delete_medium(registry, str(copy))
+    assert caught.value.kind is ErrorKind.STATE
+    with pytest.raises(StorageError, match=r"copy\.qcow2, too"):
+        moving.move_medium(registry, str(original), str(folder / "below"))
+    media.close_medium(registry, str(copy))
+    assert (folder / "d").exists()
+    moving.move_medium(registry, str(original), str(folder / "below"))
+    assert not (folder / "d").exists()
 
 
 def test_undelete_overwrites_nothing(registry: Registry, base: Medium) -> None:

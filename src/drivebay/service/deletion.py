@@ -18,6 +18,7 @@ from drivebay.registry.medium import Medium
 from drivebay.registry.trash import Discarded, find_discarded, forget_discarded, list_trash
 from drivebay.service.media import find_medium
 from drivebay.service.media_state import require_free
+from drivebay.service.own_files import require_own_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ def plan_deletion(view: View, name: str) -> Deletion:
             path=medium.path,
             operation="delete",
         )
+    require_own_files(view.tree.media.values(), medium, files, "delete")
     return Deletion(medium, tuple(files.removable), files.disk_usage)
 
 

@@ -16,13 +16,15 @@ from drivebay.registry.journal import Effect, Relink, Remove, Rename, WriteFile
 from drivebay.registry.medium import Medium
 from drivebay.service.media import find_medium
 from drivebay.service.media_state import require_free
+from drivebay.service.own_files import require_own_files
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A medium's way: ``renames`` of all its files, and the descriptor's new text if that names them."""
+    """A medium's way: ``renames`` of its ``files``, and the descriptor's new text if that names them."""
 
     medium: Medium
+    files: FileSet
     target: str
     renames: tuple[Rename, ...]
     descriptor: str | None = None
@@ -44,6 +46,7 @@ def move_medium(registry: Registry, name: str, target: str) -> Medium:
         medium = find_medium(change.tree, name)
         require_free(medium, "move")
         move = plan_move(medium, target)
+        require_own_files(change.tree.media.values(), medium, move.files, "move")
         _require_children_free(change, medium)
         moved = dataclasses.replace(medium, path=move.target)
         change.put_medium(moved)
@@ -84,7 +87,7 @@ def plan_move(medium: Medium, target: str) -> Move:
         raise _refused(ErrorKind.UNSUPPORTED, "a block device can't be moved", medium.path)
     if files.is_bundle:
         renames = (Rename(medium.path, place),)
-        move = Move(medium, place, renames)
+        move = Move(medium, files, place, renames)
     else:
         move = _with_further(medium, place, files)
     for rename in move.renames:
@@ -127,7 +130,7 @@ def _with_further(medium: Medium, place: str, files: FileSet) -> Move:
     renames = [Rename(old, new) for old, new in pairs if old != new]
     if text is None:
         renames.append(Rename(medium.path, place))
-    return Move(medium, place, tuple(renames), text)
+    return Move(medium, files, place, tuple(renames), text)
 
 
 def _descriptor(medium: Medium) -> str | None:
