@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from unittest import mock
 from uuid import UUID
 
@@ -85,9 +86,9 @@ class ServedMachine:
         _, plan = read_machine(self.lab.home, self.vm, self.run_folder)
         self.worker = start_worker(self.run_folder, plan.specs)
 
-    def load(self, seed: int = 1) -> workers.Load:
-        """Writes without an end."""
-        return workers.Load(workers.socket_of(self.worker), EXPORT, seed)
+    def load(self, seed: int = 1, known: Mapping[int, bytes] = MappingProxyType({})) -> workers.Load:
+        """Writes without an end, to a disk that holds what is ``known``."""
+        return workers.Load(workers.socket_of(self.worker), EXPORT, seed, known)
 
     def stubborn_load(self) -> workers.StubbornLoad:
         """The same; it outlives workers."""

@@ -9,14 +9,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from drivebay.chain import create_image
 from drivebay.service.worker import NBD_SOCKET, DiskSpec, WorkerProcess, start_worker
-from support.nbd_client import FUA, Client
+from support.nbd_client import FUA, WRITE_ZEROES, Client
 
 SIZE = 64 << 20
 BLOCK = 4096
+_STRETCH = 4 << 20
+_NOTHING: Mapping[int, bytes] = MappingProxyType({})
+_ZEROING = 100  # writes, on average, between two stretches of zeros
 
 
 @contextmanager
@@ -53,16 +57,25 @@ def new_diff(path: Path, parent: Path) -> str:
 
 
 class Load:
-    """Writes and reads random blocks of one disk, each answer checked, until `stop`."""
+    """Writes and reads random blocks of one disk, each answer checked, until `stop`.
+
+    Every now and then it zeros a stretch, whole blocks of any image. ``known`` is what the disk holds.
+    """
 
     FLAGS = 0  # of each write
 
-    def __init__(self, path: str, export: str = "disk", seed: int = 1) -> None:
+    def __init__(
+        self,
+        path: str,
+        export: str = "disk",
+        seed: int = 1,
+        known: Mapping[int, bytes] = MappingProxyType({}),
+    ) -> None:
         self._path = path
         self._export = export
         self._random = random.Random(seed)
         self._client: Client | None = None
-        self._written: dict[int, bytes] = {}
+        self._written: dict[int, bytes] = dict(known)
         self._stopping = False
         self._failure: BaseException | None = None
         self.rounds = 0
@@ -72,6 +85,8 @@ class Load:
     def _run(self) -> None:
         try:
             while not self._stopping:
+                if self._random.randrange(_ZEROING) == 0:
+                    self._zero_stretch()
                 offset = self._random.randrange(SIZE // BLOCK) * BLOCK
                 data = self._random.randbytes(16) * (BLOCK // 16)
                 self._ask(lambda client, at=offset, new=data: client.write(at, new, flags=self.FLAGS))
@@ -82,6 +97,14 @@ class Load:
                 self._check(offset)
         except BaseException as error:
             self._failure = error
+
+    def _zero_stretch(self) -> None:
+        begin = self._random.randrange(SIZE // _STRETCH) * _STRETCH
+        reply = self._ask(lambda client: client.call(WRITE_ZEROES, begin, _STRETCH, flags=self.FLAGS))
+        assert not reply.error, reply
+        blocks = range(begin, begin + _STRETCH, BLOCK)
+        known = [offset for offset in blocks if offset in self._written]
+        self._written.update(dict.fromkeys([*known, *self._random.sample(blocks, 8)], bytes(BLOCK)))
 
     def _check(self, offset: int) -> None:
         found = self._ask(lambda client: client.read(offset, BLOCK))

@@ -57,7 +57,7 @@ def test_images_below_two_running_machines_are_merged(tmp_path: Path, image_form
         common = load.stop()
         clone = machine.linked_clone(machine.take("second"))
         with clone.running():
-            loads = [machine.load(seed=2), clone.load(seed=3)]
+            loads = [machine.load(2, common), clone.load(3, common)]
             for each in loads:
                 _until_it_writes(each)
             machine.lab.delete(machine.vm, first)
@@ -69,8 +69,8 @@ def test_images_below_two_running_machines_are_merged(tmp_path: Path, image_form
             assert (machine.served, clone.served) == (machine.chain, clone.chain)
             assert machine.chain[1:] == clone.chain[1:]
             assert len(clone.chain) == 2
-    machine.check({**common, **written[0]})
-    clone.check({**common, **written[1]})
+    machine.check(written[0])
+    clone.check(written[1])
 
 
 STEPS = [(online_merging, "merge", False), (online_merging, "record_merge", True), (Served, "rebase", True)]
