@@ -16,7 +16,7 @@ from drivebay.chain.publish import write_image
 from drivebay.chain.resolve import open_image
 from drivebay.chain.snapshot import is_same_image, snapshot_image
 from drivebay.errors import ErrorKind, StorageError
-from drivebay.model import NULL_UUID, physical_geometry
+from drivebay.model import NULL_UUID, UNDECIDED, physical_geometry
 
 
 def create_image(
@@ -30,9 +30,12 @@ def create_image(
     uuid: UUID | None = None,
     comment: str = "",
     parent_in_use: bool = False,
+    child_size: int | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Make a new image of ``size`` bytes, or a differencing one on ``parent`` and as large as it.
+
+    ``child_size`` is for copies of children that are smaller or larger than their parents: bytes.
 
     The format follows from the name's extension, VDI where that tells nothing; ``parent_format`` is the
     parent's, where its content shall not decide. ``options`` are fields of the format's options.
@@ -65,7 +68,13 @@ def create_image(
     )
     if parent is not None:
         request = _on_parent(request, name, os.fspath(parent), parent_format, lock=not parent_in_use)
+        if child_size not in (None, request.size):
+            request = _resized(request, child_size)
     write_image(name, chosen.create(request), progress)
+
+
+def _resized(request: CreateRequest, size: int) -> CreateRequest:
+    return dataclasses.replace(request, size=size, pchs=physical_geometry(size), lchs=UNDECIDED)
 
 
 def format_for(path: str, format_name: str | None) -> Format:

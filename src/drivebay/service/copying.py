@@ -44,9 +44,13 @@ def copy_run(run: Run, target: Medium, parents: Sequence[Medium], advance: Advan
         facts = source.layers[0].layer.facts
         _create(target, parents, facts)
         with _opened((target, *parents), writable=True) as copy:
+            _require_size(copy, target, facts.size)
             for extent in source.extents():
                 if _is_own(extent, run):
                     _copy(source, copy, extent, advance, hide=bool(parents))
+                elif extent.state is ExtentState.UNALLOCATED and parents:
+                    # An image between that is smaller than its neighbours hides what lies further down.
+                    copy.discard(extent.start, extent.length)
             copy.flush()
 
 
@@ -82,8 +86,16 @@ def _create(target: Medium, parents: Sequence[Medium], facts: ImageFacts) -> Non
         format_name=target.format,
         options={"variant": target.variant} if target.variant else None,
         uuid=target.uuid,
+        child_size=facts.size if parents else None,
     )
     _describe(target, facts)
+
+
+def _require_size(copy: Disk, target: Medium, size: int) -> None:
+    """Some formats have sizes of their own, which must not cut anything off."""
+    if copy.size != size:
+        message = f"a {target.format} image on such a parent can't be {size} bytes large; clone it as one image"
+        raise StorageError(ErrorKind.UNSUPPORTED, message, path=target.path, operation="clone")
 
 
 def _describe(target: Medium, facts: ImageFacts) -> None:
