@@ -30,7 +30,7 @@ def _family(folder: Path, name: str, sizes: list[int]) -> list[Medium]:
         path = folder / f"{number}.{name}"
         make_image(path, ImageSpec(size * MIB, format=name), Path(media[0].path) if media else None)
         with drivebay.open(path, writable=True) as disk:
-            disk.write(size * MIB - 70_000, bytes([number + 1]) * 65_536)
+            disk.write(size * MIB - 70_000 * (number + 1), bytes([number + 1]) * 65_536)
             disk.write(number * 4096, bytes([number + 11]) * 4096)
         media.insert(0, _medium(path, read_layer(path).facts.size))
     return media

@@ -94,7 +94,7 @@ def _create(target: Medium, parents: Sequence[Medium], facts: ImageFacts) -> Non
 def _require_size(copy: Disk, target: Medium, size: int) -> None:
     """Some formats have sizes of their own, which must not cut anything off."""
     if copy.size != size:
-        message = f"a {target.format} image on such a parent can't be {size} bytes large; clone it as one image"
+        message = f"a {target.format} image can't be {size} bytes large on this parent; clone it as one image"
         raise StorageError(ErrorKind.UNSUPPORTED, message, path=target.path, operation="clone")
 
 
