@@ -6,7 +6,7 @@ import dataclasses
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -401,6 +401,61 @@ def test_undelete_takes_a_file_name_that_only_one_had(registry: Registry, folder
     with pytest.raises(StorageError, match="trash"):
         deletion.undelete_medium(registry, "base.vdi")
     assert deletion.undelete_medium(registry, base.path) == base
+
+
+@pytest.fixture(params=["undelete", "add"])
+def bring_back(request: pytest.FixtureRequest) -> Callable[[Registry, Medium], tuple[Any, Any]]:
+    """What takes a differencing image off the registry, and what brings it back."""
+
+    def steps(registry: Registry, medium: Medium) -> tuple[Any, Any]:
+        if request.param == "undelete":
+            return (
+                lambda: deletion.delete_medium(registry, medium.path),
+                lambda: deletion.undelete_medium(registry, medium.path),
+            )
+        return lambda: media.close_medium(registry, medium.path), lambda: register(registry, medium.path)
+
+    return steps
+
+
+@pytest.mark.parametrize("change", ["attached", "write-through", "merging"])
+def test_a_diff_does_not_come_back_onto_a_parent_that_changes(
+    registry: Registry, base: Medium, child: Medium, change: str, bring_back: Any
+) -> None:
+    away, back = bring_back(registry, child)
+    away()
+    if change == "attached":
+        _attach(registry, base)
+    else:
+        changed = (
+            {"type": MediumType.WRITETHROUGH}
+            if change == "write-through"
+            else {"parent": None, "merging": True}
+        )
+        with registry.change() as edit:
+            edit.put_medium(dataclasses.replace(base, **changed))
+    with pytest.raises(StorageError) as caught:
+        back()
+    assert caught.value.kind is ErrorKind.STATE
+    with registry.view() as view:
+        assert child.uuid not in view.tree.media
+
+
+@pytest.mark.parametrize("kind", ["vdi", "qcow2"])
+def test_a_diff_does_not_come_back_onto_a_parent_that_was_written(
+    registry: Registry, folder: Path, kind: str
+) -> None:
+    base = media.create_medium(registry, str(folder / f"base.{kind}"), size="8M")
+    child = media.create_medium(registry, str(folder / f"child.{kind}"), parent=base.path)
+    deletion.delete_medium(registry, child.path)
+    assert deletion.undelete_medium(registry, child.path) == child
+    deletion.delete_medium(registry, child.path)
+    with open_disk(base.path, writable=True) as disk:
+        disk.write(0, b"other")
+    with pytest.raises(StorageError, match="--allow-stale-parent") as caught:
+        deletion.undelete_medium(registry, child.path)
+    assert caught.value.kind is ErrorKind.STATE
+    assert deletion.undelete_medium(registry, child.path, allow_stale_parent=True) == child
 
 
 def test_a_copy_does_not_take_the_originals_further_file_along(registry: Registry, folder: Path) -> None:

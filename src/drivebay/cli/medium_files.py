@@ -11,7 +11,7 @@ from drivebay.cli.confirmation import Yes, confirm
 from drivebay.cli.home import chosen_home
 from drivebay.cli.medium import MediumName, opened, tell
 from drivebay.cli.medium import app as app  # with the verbs of both modules
-from drivebay.cli.options import Json
+from drivebay.cli.options import AllowStaleParent, Json
 from drivebay.cli.output import console, plain, print_json, progress_bar, tell_hold
 from drivebay.service.sizes import format_size
 
@@ -53,13 +53,14 @@ def undelete(
     medium: Annotated[
         str, typer.Argument(metavar="MEDIUM", help="Its path, or an id of list --trash.", show_default=False)
     ],
+    allow_stale_parent: AllowStaleParent = False,
     as_json: Json = False,
 ) -> None:
     """Bring a medium back from the trash to where it was."""
     from drivebay.service.deletion import undelete_medium
 
     with opened(context) as registry:
-        found = undelete_medium(registry, medium)
+        found = undelete_medium(registry, medium, allow_stale_parent=allow_stale_parent)
     tell(found, "brought back", as_json=as_json)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from drivebay.errors import ErrorKind, StorageError
-from drivebay.machines.diffs import NewDiff, new_diff
+from drivebay.machines.diffs import NewDiff, new_diff, require_may_have_children
 from drivebay.machines.model import Attachment, Machine, MachineState, Slot
 from drivebay.machines.snapshot_tree import path_to_root
 from drivebay.registry.medium import (
@@ -161,6 +161,12 @@ def require_unwritten(tree: MediaTree, parent: UUID, but: UUID | None = None) ->
             path=tree.get(parent).path,
             operation="make a differencing image",
         )
+
+
+def require_may_be_parent(tree: MediaTree, parent: UUID) -> None:
+    """Whether a differencing image may be put on ``parent``. Raises StorageError (STATE)."""
+    require_may_have_children(tree, tree.get(parent))
+    require_unwritten(tree, parent)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,19 +6,24 @@ import json
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 from drivebay.chain.file_set import file_set
+from drivebay.chain.image import image_file
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.machines.store import machine_names
+from drivebay.machines.write_modes import require_may_be_parent
 from drivebay.registry import rules
 from drivebay.registry.database import Change, Registry, View
 from drivebay.registry.document import medium_from_document, medium_to_document
 from drivebay.registry.journal import Remove, Trash
-from drivebay.registry.medium import Medium
+from drivebay.registry.medium import MediaTree, Medium
 from drivebay.registry.trash import Discarded, find_discarded, forget_discarded, list_trash
 from drivebay.service.media import find_medium
 from drivebay.service.media_state import require_free
 from drivebay.service.own_files import require_own_files
+
+_PARENT_WRITTEN = "parent_written"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,27 +69,26 @@ def carry_out(change: Change, plan: Deletion, *, now: bool) -> None:
     if now:
         change.after_commit(Remove(plan.files))
         return
-    record = json.dumps(medium_to_document(plan.medium))
+    parent = plan.medium.parent and change.tree.media.get(plan.medium.parent)
+    written = {_PARENT_WRITTEN: _written(parent)} if parent else {}
+    record = json.dumps({**medium_to_document(plan.medium), **written})
     whole = [plan.medium.path] if os.path.isdir(plan.medium.path) else plan.files
     change.after_commit(Trash(whole, plan.medium.path, record))
 
 
-def undelete_medium(registry: Registry, name: str) -> Medium:
+def undelete_medium(registry: Registry, name: str, *, allow_stale_parent: bool = False) -> Medium:
     """Bring a medium back from the trash, to where it was.
 
-    Raises StorageError: NOT_FOUND, INVALID where there is another file by now, STATE.
+    Raises StorageError: NOT_FOUND, INVALID where there is another file by now, STATE, also for a parent that
+    was written meanwhile, unless ``allow_stale_parent``.
     """
     with registry.change() as change:
         entry = find_discarded(change.connection, name)
         medium = _medium_of(entry)
         for before, now in entry.moves:
             _require_restorable(before, now)
-        if medium.parent is not None and medium.parent not in change.tree.media:
-            raise _refused(
-                ErrorKind.STATE,
-                f"its parent {{{medium.parent}}} is not registered any more; add it first",
-                entry,
-            )
+        if medium.parent is not None:
+            _require_parent(change.tree, medium.parent, entry, allow_stale=allow_stale_parent)
         if medium.uuid in change.tree.media:
             raise _refused(
                 ErrorKind.STATE, f"{{{medium.uuid}}} is registered again by now; close that first", entry
@@ -95,6 +99,30 @@ def undelete_medium(registry: Registry, name: str) -> Medium:
             change.after_commit(rename)
         change.after_commit(Remove([entry.folder]))
     return medium
+
+
+def _require_parent(tree: MediaTree, parent: UUID, entry: Discarded, *, allow_stale: bool) -> None:
+    if parent not in tree.media:
+        raise _refused(
+            ErrorKind.STATE, f"its parent {{{parent}}} is not registered any more; add it first", entry
+        )
+    require_may_be_parent(tree, parent)
+    before = json.loads(entry.record).get(_PARENT_WRITTEN)
+    if not allow_stale and before is not None and before != _written(tree.get(parent)):
+        raise _refused(
+            ErrorKind.STATE,
+            f"its parent {tree.get(parent).path} was written after this was deleted, so it may show other "
+            "bytes now; if you know that it doesn't, say --allow-stale-parent",
+            entry,
+        )
+
+
+def _written(medium: Medium) -> int | None:
+    """When the medium's own file was last written, in nanoseconds; not all formats record who wrote them."""
+    try:
+        return os.stat(image_file(medium.path)).st_mtime_ns
+    except OSError:
+        return None
 
 
 def _medium_of(entry: Discarded) -> Medium:

@@ -11,9 +11,8 @@ from drivebay.blockmap import HeaderEdit
 from drivebay.chain.edit import edit_header
 from drivebay.chain.resolve import open_image
 from drivebay.errors import ErrorKind, StorageError
-from drivebay.machines.diffs import require_may_have_children
 from drivebay.machines.store import machine_names, refresh
-from drivebay.machines.write_modes import require_unwritten
+from drivebay.machines.write_modes import require_may_be_parent
 from drivebay.model import NULL_UUID
 from drivebay.registry import rules
 from drivebay.registry.database import Change, Registry
@@ -125,8 +124,7 @@ def _require_creatable(tree: MediaTree, parent: Medium | None, uuid: UUID | str 
             operation="create",
         )
     if parent is not None:
-        require_may_have_children(tree, tree.get(parent.uuid))
-        require_unwritten(tree, parent.uuid)
+        require_may_be_parent(tree, parent.uuid)
 
 
 def close_medium(registry: Registry, name: str) -> Medium:

@@ -18,6 +18,7 @@ from drivebay.chain.resolve import open_image
 from drivebay.chain.search import ParentSearch
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.machines.diffs import MAX_MEDIA_DEPTH
+from drivebay.machines.write_modes import require_may_be_parent
 from drivebay.model import NULL_UUID, ImageFacts
 from drivebay.registry import rules
 from drivebay.registry.database import Registry
@@ -53,7 +54,8 @@ def register(
 
     Parents are looked for by UUID among the media, then as `drivebay.open` does, in ``search`` too. An
     image that is registered already is simply the answer. Raises StorageError: STATE for a UUID that is
-    registered elsewhere, or another image at a known path (E25: relink, adopt or replace); E24, E27, E37.
+    registered elsewhere, or another image at a known path (E25: relink, adopt or replace), and for a
+    parent that changes by itself (E34, E35); E24, E27, E37.
     """
     with registry.view() as view:
         found = _Reader(view.tree, search, allow_stale=allow_stale_parent).read(path, format_name)
@@ -62,6 +64,8 @@ def register(
         new = [one for one in media if one.uuid not in change.tree.media]
         for one in reversed(new):
             require_unknown(change.tree, one)
+            if one.parent is not None:
+                require_may_be_parent(change.tree, one.parent)
             change.put_medium(one)
         top = change.tree.get(media[0].uuid)
         if type is not None and type is not top.type:
