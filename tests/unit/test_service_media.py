@@ -403,6 +403,20 @@ def test_undelete_takes_a_file_name_that_only_one_had(registry: Registry, folder
     assert deletion.undelete_medium(registry, base.path) == base
 
 
+@pytest.mark.parametrize("kind", ["vdi", "vmdk", "vhd", "vhdx", "qcow2", "qed"])
+def test_children_of_every_format_are_media_of_their_own(registry: Registry, folder: Path, kind: str) -> None:
+    """A VHDX child has the disk id of its parent."""
+    base = media.create_medium(registry, str(folder / f"a.{kind}"), size="8M")
+    child = media.create_medium(registry, str(folder / f"b.{kind}"), parent=base.path)
+    assert child.parent == base.uuid != child.uuid
+    assert [_state(registry, one) for one in (base, child)] == [(MediumState.CREATED, "")] * 2
+    media.close_medium(registry, child.path)
+    media.close_medium(registry, base.path)
+    found = register(registry, child.path)
+    assert [one.path for one in found] == [child.path, base.path]
+    assert _state(registry, found[0]) == (MediumState.CREATED, "")
+
+
 @pytest.fixture(params=["undelete", "add"])
 def bring_back(request: pytest.FixtureRequest) -> Callable[[Registry, Medium], tuple[Any, Any]]:
     """What takes a differencing image off the registry, and what brings it back."""

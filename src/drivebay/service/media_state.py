@@ -98,8 +98,12 @@ class MediumInfo:
 
 
 def own_uuid(facts: ImageFacts, path: str) -> UUID | None:
-    """The UUID that an image itself holds, if its format has one."""
-    return None if facts.uuid in (NULL_UUID, raw.identity(path)) else facts.uuid
+    """The UUID that an image itself holds, if its format has one.
+
+    A child that knows its parent by no UUID holds that of the disk, which is the same all along its chain.
+    """
+    of_the_disk = facts.differencing and facts.parent_uuid == NULL_UUID
+    return None if of_the_disk or facts.uuid in (NULL_UUID, raw.identity(path)) else facts.uuid
 
 
 def media_info(view: View, *, only: UUID | None = None, check: bool = True) -> list[MediumInfo]:
