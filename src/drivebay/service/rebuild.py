@@ -21,8 +21,9 @@ from drivebay.registry.home import Home
 from drivebay.registry.journal import WriteFile, perform, steps_of
 from drivebay.registry.medium import Medium
 from drivebay.registry.process import ChangeLock
+from drivebay.service.locating import Record, Stock, locate
 from drivebay.service.registering import register
-from drivebay.service.scan import Found, is_discarded, scan_images, walk_files
+from drivebay.service.scan import is_discarded, scan_images, walk_files
 
 _TIMEOUT = 20.0  # seconds
 _SUFFIXES = ("", "-wal", "-shm")
@@ -69,17 +70,18 @@ class _Records:
         self.notes: list[str] = []
         self.machines: dict[UUID, Machine] = {}
         self.media: dict[UUID, Medium] = {}
-        self._recorded: list[Medium] = []
+        self._recorded: list[Record] = []
         self.images = [one for one in scan_images(folders) if not is_discarded(one.path, home.trash)]
-        self._files = [path for path in walk_files(folders) if not is_discarded(path, home.trash)]
-        for path in dict.fromkeys([home.media_file, *self._files]):
+        files = [path for path in walk_files(folders) if not is_discarded(path, home.trash)]
+        for path in dict.fromkeys([home.media_file, *files]):
             if os.path.basename(path) == os.path.basename(home.media_file):
                 self._read_media(path)
-        for path in self._files:
+        for path in files:
             if path.endswith(EXTENSION):
                 self._read_machine(path)
-        self._moved = dict(filter(None, map(self._move, self._recorded)))
-        self.media = {uuid: self._located(medium) for uuid, medium in self.media.items()}
+        stock = Stock(tuple(map(os.path.realpath, folders)), tuple(files), tuple(self.images))
+        self.media, notes = locate(self.media, self._recorded, stock)
+        self.notes += notes
 
     def _read_media(self, path: str) -> None:
         try:
@@ -89,7 +91,7 @@ class _Records:
             if os.path.exists(path):
                 self.notes.append(f"left out: {error}")
             return
-        self._take(found)
+        self._take(found, path)
 
     def _read_machine(self, path: str) -> None:
         folder = os.path.dirname(path)
@@ -103,65 +105,12 @@ class _Records:
         if other is not machine:
             self.notes.append(f"left out: {path} is the same machine as in {other.folder}")
             return
-        self._take(media)
+        self._take(media, path)
 
-    def _take(self, media: Sequence[Medium]) -> None:
+    def _take(self, media: Sequence[Medium], origin: str) -> None:
         """What is read later counts; but all of it may tell where files were."""
-        self._recorded += media
+        self._recorded += [Record(medium, origin) for medium in media]
         self.media |= {medium.uuid: medium for medium in media}
-
-    def _with_uuid(self, medium: Medium) -> list[str]:
-        return [one.path for one in self.images if one.uuid == medium.uuid]
-
-    def _move(self, medium: Medium) -> tuple[str, str] | None:
-        """The folder that was copied or moved, and where it is now, as a medium's UUID tells."""
-        old, matches = medium.path, self._with_uuid(medium)
-        if len(matches) != 1 or old == matches[0]:
-            return None
-        new = matches[0]
-        while os.path.basename(old) == os.path.basename(new) and os.path.dirname(old) != old:
-            old, new = os.path.dirname(old), os.path.dirname(new)
-        return old, new
-
-    def _located(self, medium: Medium) -> Medium:
-        """The medium where its file is: the only one with its UUID, or (without UUID) name and size.
-
-        A file without UUID that is still where it was counts as moved if others from there are.
-        """
-        matches = self._with_uuid(medium)
-        if not matches:
-            matches = self._alike(medium) if not os.path.exists(medium.path) else self._moved_with(medium)
-        if medium.path in matches or (os.path.exists(medium.path) and len(matches) != 1):
-            return medium
-        if len(matches) == 1:
-            return dataclasses.replace(medium, path=matches[0])
-        found = f"several files have it: {', '.join(matches)}" if matches else "no file has it"
-        self.notes.append(f"medium {medium.uuid} is not at {medium.path}, and {found}; see drivebay doctor")
-        return medium
-
-    def _moved_with(self, medium: Medium) -> list[str]:
-        places = {
-            new + medium.path[len(old) :]
-            for old, new in self._moved.items()
-            if medium.path.startswith(f"{old}{os.sep}")
-        }
-        return [path for path in self._alike(medium) if path in places]
-
-    def _alike(self, medium: Medium) -> list[str]:
-        name = os.path.basename(medium.path)
-        known = {one.path: one for one in self.images}
-        return [
-            path
-            for path in dict.fromkeys([*self._files, *known])
-            if os.path.basename(path) == name and _could_be(path, medium, known.get(path))
-        ]
-
-
-def _could_be(path: str, medium: Medium, image: Found | None) -> bool:
-    if image is not None:
-        facts = image.files.facts
-        return image.uuid is None and (facts.format, facts.size) == (medium.format, medium.size)
-    return medium.format == "raw" and os.path.getsize(path) == medium.size
 
 
 def _fill(registry: Registry, records: _Records, folders: Sequence[str]) -> Rebuilt:
