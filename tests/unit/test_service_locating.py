@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from drivebay.registry.database import open_registry
 from drivebay.registry.home import Home, find_home
+from drivebay.registry.medium import Medium
 from drivebay.service import media
 from drivebay.service.images import create_image
+from drivebay.service.locating import Stock, locate
 from drivebay.service.machines.drives import attach
 from drivebay.service.machines.hardware import add_controller
 from drivebay.service.machines.lifecycle import create_machine
 from drivebay.service.machines.request import AttachRequest, Place
 from drivebay.service.rebuild import rebuild_registry
+from drivebay.service.scan import scan_images
 from drivebay.service.snapshots import take_snapshot
 
 _NAMELESS = ["disk.qcow2", "disk.qed", "disk.img"]  # formats without a UUID of their own
@@ -153,3 +157,14 @@ def test_a_lost_base_is_not_its_own_diff(tmp_path: Path) -> None:
     paths, notes = _rebuild(top)
     assert paths == [str(base)]
     assert any(f"is not at {base}: no file has it" in note for note in notes)
+
+
+def test_two_media_that_are_recorded_at_one_place_are_told_of(tmp_path: Path) -> None:
+    path = str(tmp_path / "disk.qcow2")
+    create_image(path, size="8M")
+    both = {uuid: Medium(uuid, path, "qcow2", size=8 << 20) for uuid in (uuid4(), uuid4())}
+    stock = Stock((str(tmp_path),), (path,), tuple(scan_images([str(tmp_path)])))
+    found, notes = locate(both, [], stock)
+    assert found == both
+    assert len(notes) == 2
+    assert all("is recorded for another medium, too" in note for note in notes)
