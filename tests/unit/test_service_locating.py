@@ -149,7 +149,7 @@ def test_a_base_that_lies_elsewhere_stays_there(tmp_path: Path) -> None:
 
 
 def test_a_lost_base_is_not_its_own_diff(tmp_path: Path) -> None:
-    """All images of a VHDX chain have the same UUID."""
+    """All images of a VHDX chain hold the same disk id."""
     top = tmp_path / "top"
     base = top / "disks" / "disk.vhdx"
     _machine(top, "box", base)

@@ -72,12 +72,8 @@ class _Shelf:
         return any(path.startswith(os.path.join(folder, "")) for folder in self._folders)
 
     def with_uuid(self, medium: Medium) -> list[str]:
-        """Images with its UUID. A diff's UUID may be its base's (VHDX), so that alone doesn't tell."""
-        return [
-            one.path
-            for one in self._by_uuid.get(medium.uuid, ())
-            if one.files.facts.differencing == (medium.parent is not None)
-        ]
+        """Images with its UUID."""
+        return [one.path for one in self._by_uuid.get(medium.uuid, ())]
 
     def alike(self, medium: Medium) -> list[str]:
         """Files of the medium's name, format and size, with its UUID if they have any."""
