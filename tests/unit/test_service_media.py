@@ -455,11 +455,12 @@ def test_a_diff_does_not_come_back_onto_a_parent_that_changes(
         assert child.uuid not in view.tree.media
 
 
-@pytest.mark.parametrize("kind", ["vdi", "qcow2"])
+@pytest.mark.parametrize("kind", ["vdi", "qcow2", "vmdk"])
 def test_a_diff_does_not_come_back_onto_a_parent_that_was_written(
     registry: Registry, folder: Path, kind: str
 ) -> None:
-    base = media.create_medium(registry, str(folder / f"base.{kind}"), size="8M")
+    variant = {"variant": "monolithicFlat"} if kind == "vmdk" else {}
+    base = media.create_medium(registry, str(folder / f"base.{kind}"), size="8M", **variant)
     child = media.create_medium(registry, str(folder / f"child.{kind}"), parent=base.path)
     deletion.delete_medium(registry, child.path)
     assert deletion.undelete_medium(registry, child.path) == child

@@ -240,10 +240,8 @@ class Writer:
         """Copy what the chain shows in a piece, but for ``skip .. resume``, to ``shift`` further on."""
         if piece.state in (BlockState.ABSENT, BlockState.ZERO):
             return
-        if piece.state == BlockState.DATA and (piece.offset, self._map.sources[piece.source]) == (
-            shift + piece.start,
-            source,
-        ):
+        here = piece.state == BlockState.DATA and self._map.sources[piece.source] is source
+        if here and piece.offset == shift + piece.start:
             return  # a block that stays in its place
         end = piece.start + piece.length
         for low, high in ((piece.start, min(end, skip)), (max(piece.start, resume), end)):

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from drivebay.chain.file_set import file_set
-from drivebay.chain.image import image_file
+from drivebay.chain.file_set import file_set, files_of
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.machines.store import machine_names
 from drivebay.machines.write_modes import require_may_be_parent
@@ -118,9 +117,9 @@ def _require_parent(tree: MediaTree, parent: UUID, entry: Discarded, *, allow_st
 
 
 def _written(medium: Medium) -> int | None:
-    """When the medium's own file was last written, in nanoseconds; not all formats record who wrote them."""
+    """When any of the medium's files was last written, in nanoseconds: not all formats record that."""
     try:
-        return os.stat(image_file(medium.path)).st_mtime_ns
+        return max(os.stat(file).st_mtime_ns for file in files_of(medium.path, medium.format))
     except OSError:
         return None
 
