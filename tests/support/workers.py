@@ -20,7 +20,6 @@ SIZE = 64 << 20
 BLOCK = 4096
 _STRETCH = 4 << 20
 _NOTHING: Mapping[int, bytes] = MappingProxyType({})
-_ZEROING = 100  # writes, on average, between two stretches of zeros
 
 
 @contextmanager
@@ -63,6 +62,7 @@ class Load:
     """
 
     FLAGS = 0  # of each write
+    ZEROING = 100  # writes, on average, between two stretches of zeros
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Load:
     def _run(self) -> None:
         try:
             while not self._stopping:
-                if self._random.randrange(_ZEROING) == 0:
+                if self._random.randrange(self.ZEROING) == 0:
                     self._zero_stretch()
                 offset = self._random.randrange(SIZE // BLOCK) * BLOCK
                 data = self._random.randbytes(16) * (BLOCK // 16)
@@ -134,6 +134,7 @@ class StubbornLoad(Load):
     """It goes on with the worker that follows a killed one: each write is durable."""
 
     FLAGS = FUA
+    ZEROING = 400  # each is durable, which takes its time
 
     def _ask(self, request: Callable[[Client], Any]) -> Any:
         deadline = time.monotonic() + 60
