@@ -198,7 +198,7 @@ def _backward(chain: Sequence[ImageName], manner: Manner) -> None:
 
             def copy(low: int, high: int) -> None:
                 for extent in list(source.extents(low, high - low)):
-                    _put(source, target, extent)
+                    _put(source, target, extent, own=False)
 
             _Mover(source, target, copy, manner).move()
 
@@ -215,28 +215,28 @@ def _forward(chain: Sequence[ImageName], manner: Manner) -> None:
             def copy(low: int, high: int) -> None:
                 for extent in list(target.extents(low, high - low)):
                     if extent.depth == 1:
-                        _put(target, target, extent)
+                        _put(target, target, extent, own=True)
 
             _Mover(source, target, copy, manner).move()
 
 
-def _put(source: Disk, target: Disk, extent: Extent) -> None:
-    """Let the target say of an extent what the source shows, by itself: the source goes."""
+def _put(source: Disk, target: Disk, extent: Extent, *, own: bool) -> None:
+    """Let the target show an extent as the source does; with ``own`` by itself, as a parent of its goes."""
     if extent.state is ExtentState.ZERO:
-        target.zero(extent.start, extent.length, own=True)
+        target.zero(extent.start, extent.length, own=own)
     elif extent.state is ExtentState.DATA:
         for start in range(extent.start, extent.start + extent.length, _COPY):
             length = min(_COPY, extent.start + extent.length - start)
-            _put_data(target, start, source.read(start, length))
+            _put_data(target, start, source.read(start, length), own=own)
 
 
-def _put_data(target: Disk, start: int, data: bytes) -> None:
+def _put_data(target: Disk, start: int, data: bytes, *, own: bool) -> None:
     """Write data, but for zeros: what was a hole shall be one again."""
     pieces = [data[at : at + _PIECE] for at in range(0, len(data), _PIECE)]
     for empty, group in groupby(pieces, key=lambda piece: piece.count(0) == len(piece)):
         part = b"".join(group)
         if empty:
-            target.zero(start, len(part), own=True)
+            target.zero(start, len(part), own=own)
         else:
             target.write(start, part)
         start += len(part)
