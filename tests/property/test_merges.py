@@ -10,7 +10,6 @@ import pytest
 import drivebay
 from drivebay.chain import create_image
 from drivebay.chain.merge import Direction, ImageName, holds_any, merge
-from support.images import named_options
 from support.shadow import ShadowDisk, assert_same
 from support.variants import KIB, MIB, Kind
 
@@ -53,18 +52,13 @@ class Family:
                     self._step(shadow)
 
     def _create(self, path: Path, kind: Kind) -> None:
-        options = named_options(kind.options, path.name)
         parent = self.paths[0] if self.paths else None
         create_image(
             path,
             size=None if parent else SIZE,
             parent=parent,
             format_name=kind.format,
-            options={
-                name: value
-                for name, value in {"variant": kind.variant, "block_size": kind.block, **options}.items()
-                if value is not None
-            },
+            options=kind.options_for(path.name),
         )
 
     def _step(self, shadow: ShadowDisk) -> None:

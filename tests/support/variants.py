@@ -18,7 +18,7 @@ from drivebay.blockmap import Format, Layer, ParentLink
 from drivebay.chain.image import DESCRIPTOR
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.formats import FORMATS, format_named
-from support.images import ImageSpec, request_for
+from support.images import ImageSpec, named_options, request_for
 from support.memory_files import MemoryFiles, files_made_by
 
 KIB = 1 << 10
@@ -70,6 +70,11 @@ class Kind:
     def spec(self, size: int) -> ImageSpec:
         """An image of this kind."""
         return ImageSpec(size, self.block, self.variant, self.format, self.options)
+
+    def options_for(self, name: str) -> dict[str, object]:
+        """What `drivebay.chain.create_image` takes as options, for an image called ``name``."""
+        given = {"variant": self.variant, "block_size": self.block, **named_options(self.options, name)}
+        return {key: value for key, value in given.items() if value is not None}
 
     @property
     def block_size(self) -> int:

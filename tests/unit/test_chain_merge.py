@@ -15,7 +15,6 @@ from drivebay.chain import create_image
 from drivebay.chain.merge import Direction, ImageName, Manner, merge
 from drivebay.chain.relink import relink
 from drivebay.errors import ErrorKind, StorageError
-from support.images import named_options
 from support.variants import KIB, MIB, Kind, child_kinds, writable_kinds
 
 BACKWARD, FORWARD = Direction.BACKWARD, Direction.FORWARD
@@ -46,7 +45,7 @@ class Family:
             size=None if parent else size,
             parent=parent,
             format_name=kind.format,
-            options=_options(kind, path.name),
+            options=kind.options_for(path.name),
         )
 
     def _fill(self, disk: drivebay.Disk, content: bytearray, draw: random.Random, block: int) -> None:
@@ -70,11 +69,6 @@ class Family:
         with drivebay.open(path) as disk:
             content: bytes = disk.read(0, disk.size)
             return content
-
-
-def _options(kind: Kind, name: str) -> dict[str, object]:
-    given = {"variant": kind.variant, "block_size": kind.block, **named_options(kind.options, name)}
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def _size(*kinds: Kind) -> int:
