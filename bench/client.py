@@ -134,7 +134,7 @@ class Client:
         deadline = begun + seconds
         send(requests[: load.depth * size])
         position = load.depth % count
-        while (now := clock()) < deadline:
+        while (now := clock()) < deadline or not done:
             answered = take()
             if answered:
                 done += answered

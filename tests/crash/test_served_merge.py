@@ -32,20 +32,13 @@ def _tidy(machine: ServedMachine) -> subprocess.Popen[bytes]:
     return process
 
 
-def _until_it_writes(load: StubbornLoad, more: int = 30) -> None:
-    begin, deadline = load.rounds, time.monotonic() + 60
-    while load.rounds < begin + more:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def _with_snapshots(machine: ServedMachine, load: StubbornLoad) -> None:
     """Three snapshots, of which the oldest and the newest are deleted."""
     shots = []
     for number in range(3):
-        _until_it_writes(load)
+        load.go_on()
         shots.append(machine.take(f"s{number}"))
-    _until_it_writes(load)
+    load.go_on()
     machine.lab.delete(machine.vm, shots[0])
     machine.lab.delete(machine.vm, shots[2])
 
@@ -59,7 +52,7 @@ def _merged(folder: Path, image_format: str) -> Iterator[tuple[ServedMachine, St
         _with_snapshots(machine, load)
         yield machine, load
         done = consolidate(machine.lab.home)
-        _until_it_writes(load)
+        load.go_on()
         written = load.stop()
         assert not done.left
     consolidate(machine.lab.home)
@@ -77,7 +70,7 @@ def test_the_merging_process_is_killed(tmp_path: Path, image_format: str) -> Non
             time.sleep(chance.uniform(0, 1.5))
             process.kill()
             process.wait()
-            _until_it_writes(load)
+            load.go_on()
     assert machine.worker.poll() in (0, 1)
 
 
@@ -92,5 +85,5 @@ def test_the_worker_is_killed(tmp_path: Path, image_format: str) -> None:
             machine.worker.process.kill()
             machine.worker.process.wait()
             machine.restart()
-            _until_it_writes(load)
+            load.go_on()
             process.wait()

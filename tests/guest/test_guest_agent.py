@@ -27,7 +27,8 @@ from drivebay.registry.medium import DeviceType
 from drivebay.service import online_snapshots
 from drivebay.service.snapshots import Taken, take_snapshot
 from support.guest_agent import START, add_guest_agent
-from support.guest_shell import MIB, Bench, Shell, new_bench, until
+from support.guest_shell import MIB, Bench, Shell, new_bench
+from support.patience import until
 
 pytestmark = pytest.mark.xdist_group("guest")
 

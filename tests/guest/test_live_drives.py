@@ -19,7 +19,8 @@ from drivebay.registry.medium import DeviceType, MediumType
 from drivebay.service.machines import hardware
 from drivebay.service.machines.drives import attach, detach, eject
 from drivebay.service.machines.request import AttachRequest, Place
-from support.guest_shell import MIB, Bench, Shell, new_bench, until
+from support.guest_shell import MIB, Bench, Shell, new_bench
+from support.patience import until
 
 pytestmark = pytest.mark.xdist_group("guest")
 

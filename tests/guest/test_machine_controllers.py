@@ -18,7 +18,8 @@ from drivebay.qemu.identity import default_serial
 from drivebay.registry.medium import DeviceType, MediaTree
 from drivebay.service.runtime.plan import disk_spec, facts_of
 from drivebay.service.runtime.record import read_machine
-from support.guest_shell import MIB, Bench, Shell, new_bench, until
+from support.guest_shell import MIB, Bench, Shell, new_bench
+from support.patience import until
 
 pytestmark = pytest.mark.xdist_group("guest")
 

@@ -22,7 +22,8 @@ from drivebay.service.runtime import is_running, start
 from drivebay.service.runtime.guest import with_guest
 from drivebay.service.snapshots import delete_snapshot, restore_snapshot, take_snapshot
 from support.efi_disk import SAYS, SIZE, bootable
-from support.guest_shell import MIB, Bench, new_bench, until
+from support.guest_shell import MIB, Bench, new_bench
+from support.patience import until
 
 pytestmark = pytest.mark.xdist_group("guest")
 

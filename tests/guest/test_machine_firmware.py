@@ -12,7 +12,8 @@ from drivebay.errors import StorageError
 from drivebay.machines.model import Controller, Settings, Slot
 from drivebay.qemu import TinyGuest
 from drivebay.service.runtime import start
-from support.guest_shell import MIB, Bench, new_bench, until
+from support.guest_shell import MIB, Bench, new_bench
+from support.patience import until
 
 pytestmark = pytest.mark.xdist_group("guest")
 

@@ -21,7 +21,8 @@ from drivebay.qemu import TinyGuest
 from drivebay.registry.medium import DeviceType
 from drivebay.service.runtime import connect, is_running, start
 from drivebay.service.worker import DiskSpec
-from support.guest_shell import MIB, Bench, Shell, new_bench, until
+from support.guest_shell import MIB, Bench, Shell, new_bench
+from support.patience import until
 
 pytestmark = pytest.mark.xdist_group("guest")
 

@@ -12,7 +12,8 @@ from drivebay.qemu import TinyGuest
 from drivebay.service.merging import consolidate
 from drivebay.service.runtime import is_running
 from drivebay.service.snapshots import delete_snapshot, take_snapshot
-from support.guest_shell import MIB, Bench, Shell, new_bench, until
+from support.guest_shell import MIB, Bench, Shell, new_bench
+from support.patience import until
 
 pytestmark = pytest.mark.xdist_group("guest")
 

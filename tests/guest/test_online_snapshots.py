@@ -15,7 +15,8 @@ from drivebay.qemu import TinyGuest
 from drivebay.registry.medium import DeviceType, MediumType
 from drivebay.service.runtime import is_running, start
 from drivebay.service.snapshots import restore_snapshot, take_snapshot
-from support.guest_shell import MIB, Bench, Shell, new_bench, until
+from support.guest_shell import MIB, Bench, Shell, new_bench
+from support.patience import until
 
 pytestmark = pytest.mark.xdist_group("guest")
 

@@ -7,7 +7,7 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -209,11 +209,3 @@ def new_bench(
     finally:
         bench.off()
         shutil.rmtree(folder)
-
-
-def until(condition: Callable[[], bool], what: str, timeout: float = 60) -> None:
-    """Wait for something to become true."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"in vain: {what}"
-        time.sleep(0.05)

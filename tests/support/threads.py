@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 
-PATIENCE = 60.0  # seconds until a thread counts as hanging
+from support.patience import PATIENCE
 
 
 def start(target: Callable[[], object]) -> Future[object]:

@@ -15,6 +15,7 @@ from typing import Any
 from drivebay.chain import create_image
 from drivebay.service.worker import NBD_SOCKET, DiskSpec, WorkerProcess, start_worker
 from support.nbd_client import FUA, WRITE_ZEROES, Client
+from support.patience import until
 
 SIZE = 64 << 20
 BLOCK = 4096
@@ -119,6 +120,11 @@ class Load:
         if self._client is not None:
             self._client.sock.close()
             self._client = None
+
+    def go_on(self, rounds: int = 30) -> None:
+        """Wait until so many more writes are done."""
+        goal = self.rounds + rounds
+        until(lambda: self.rounds >= goal or not self._thread.is_alive(), "the load goes on")
 
     def stop(self) -> Mapping[int, bytes]:
         """Check all that was written, and end; what the disk must hold."""

@@ -17,6 +17,7 @@ from drivebay.chain.search import ParentSearch, Seen
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.formats import format_named
 from drivebay.model import CacheMode
+from support.patience import processor_time
 
 MIB = 1 << 20
 
@@ -290,9 +291,9 @@ def test_a_deep_chain_opens_fast(tmp_path: Path) -> None:
 
 
 def _seconds_to_open(top: Path) -> float:
-    started = time.perf_counter()
+    started = time.process_time()
     with open_chain(top, writable=True) as chain:
-        taken = time.perf_counter() - started
+        taken = time.process_time() - started
         assert len(chain.layers) == 64
     return taken
 
@@ -315,6 +316,5 @@ def test_thousands_of_neighbours_are_looked_at_fast(tmp_path: Path) -> None:
     _family(tmp_path / "child.vdi", tmp_path / "base.vdi")
     for number in range(3000):
         (tmp_path / f"note-{number}.txt").write_text("text")
-    started = time.perf_counter()
-    assert len(_paths(tmp_path / "child.vdi")) == 2
-    assert time.perf_counter() - started < 3
+    with processor_time(3):
+        assert len(_paths(tmp_path / "child.vdi")) == 2

@@ -21,7 +21,8 @@ from drivebay.engine.source import AT_ONCE, FileSource, OpenedLayer
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.model import ImageFacts
 from support.disks import direct_folder
-from support.threads import PATIENCE, Gate, run_all, start
+from support.patience import PATIENCE
+from support.threads import Gate, run_all, start
 
 MakeFile = Callable[[bytes], FileSource]
 _REPOSITORY = Path(__file__).resolve().parents[2]

@@ -19,6 +19,7 @@ from support import nbd_client as nbd
 from support.memory_disk import MemoryDisk
 from support.nbd_client import Client
 from support.nbd_server import SIZE, serving
+from support.patience import PATIENCE, until
 
 
 @contextmanager
@@ -48,7 +49,7 @@ def good_client(path: str) -> Iterator[None]:
         thread.join()
     assert failures == []
     assert len(rounds) > 3
-    assert max(b - a for a, b in itertools.pairwise(rounds)) < 3
+    assert max(b - a for a, b in itertools.pairwise(rounds)) < PATIENCE
 
 
 def closed(sock: socket.socket) -> bool:
@@ -127,6 +128,16 @@ def _send_until_stuck(client: Client, data: bytes, seconds: float) -> None:
         client.sock.sendall(data)
 
 
+def flood_of_unknown_commands(client: Client) -> None:
+    """It takes the replies, so that nothing but fairness makes it wait."""
+    taking = threading.Thread(target=closed, args=(client.sock,))
+    taking.start()
+    for _ in range(3):
+        client.sock.sendall(header(77, 0, 512) * 30_000)
+    client.sock.shutdown(socket.SHUT_WR)
+    taking.join()
+
+
 def every_other_command(client: Client) -> None:
     for command in range(8, 300):
         assert client.call(command, 0, 512).error == 22
@@ -146,6 +157,7 @@ def every_other_command(client: Client) -> None:
         vanish_with_replies_under_way,
         flood_without_reading,
         flood_of_flushes,
+        flood_of_unknown_commands,
         every_other_command,
     ],
 )
@@ -160,10 +172,7 @@ def test_hostile_requests(attack: Callable[[Client], None]) -> None:
 
 
 def _only_the_good_one_is_left(server: NbdServer) -> None:
-    end = time.monotonic() + 10
-    while server.stats.connections > 1:
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    until(lambda: server.stats.connections == 1)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +205,7 @@ def test_a_handshake_that_never_ends_is_ended() -> None:
         slow.sendall(struct.pack(">I", 3))
         assert closed(silent)
         assert closed(slow)
-        assert 0.2 < time.monotonic() - begin < 5
+        assert 0.2 < time.monotonic() - begin < PATIENCE
 
 
 def test_a_client_that_reads_nothing_is_bounded_in_memory() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,6 @@ from drivebay.service.served import Served
 from support.served_machine import ServedMachine
 
 
-def _until_it_writes(load: object, more: int = 50) -> None:
-    begin = load.rounds  # type: ignore[attr-defined]
-    deadline = time.monotonic() + 30
-    while load.rounds < begin + more:  # type: ignore[attr-defined]
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 @pytest.mark.parametrize("image_format", ["vdi", "vmdk", "vhd", "vhdx", "qcow2"])
 @pytest.mark.parametrize("gone", [0, 1, 2], ids=["oldest", "middle", "newest"])
 def test_a_snapshot_is_merged_while_the_guest_writes(tmp_path: Path, image_format: str, gone: int) -> None:
@@ -30,13 +21,13 @@ def test_a_snapshot_is_merged_while_the_guest_writes(tmp_path: Path, image_forma
         load = machine.load()
         shots = []
         for number in range(3):
-            _until_it_writes(load)
+            load.go_on()
             shots.append(machine.take(f"s{number}"))
-        _until_it_writes(load)
+        load.go_on()
         machine.lab.delete(machine.vm, shots[gone])
         done = consolidate(machine.lab.home)
         print(f"{len(done.merged)} merges, longest hold {done.longest_hold * 1000:.0f} ms, {done.left}")
-        _until_it_writes(load)
+        load.go_on()
         written = load.stop()
         assert not done.left
         assert done.longest_hold > 0
@@ -51,19 +42,19 @@ def test_images_below_two_running_machines_are_merged(tmp_path: Path, image_form
     machine = ServedMachine.new(tmp_path, image_format)
     with machine.running():
         load = machine.load()
-        _until_it_writes(load)
+        load.go_on()
         first = machine.take("first")
-        _until_it_writes(load)
+        load.go_on()
         common = load.stop()
         clone = machine.linked_clone(machine.take("second"))
         with clone.running():
             loads = [machine.load(2, common), clone.load(3, common)]
             for each in loads:
-                _until_it_writes(each)
+                each.go_on()
             machine.lab.delete(machine.vm, first)
             done = consolidate(machine.lab.home)
             for each in loads:
-                _until_it_writes(each)
+                each.go_on()
             written = [each.stop() for each in loads]
             assert (len(done.merged), done.left) == (1, ())
             assert (machine.served, clone.served) == (machine.chain, clone.chain)
@@ -87,14 +78,14 @@ def test_interrupted_anywhere_it_goes_on(
     machine = ServedMachine.new(tmp_path)
     with machine.running():
         load = machine.load()
-        _until_it_writes(load, 10)
+        load.go_on(10)
         shot = machine.take("s")
-        _until_it_writes(load, 10)
+        load.go_on(10)
         machine.lab.delete(machine.vm, shot)
         _interrupt(monkeypatch, machine, (owner, step), images, late=late)
-        _until_it_writes(load, 10)
+        load.go_on(10)
         assert consolidate(machine.lab.home).left == ()
-        _until_it_writes(load, 10)
+        load.go_on(10)
         written = load.stop()
         assert machine.served == machine.chain
         assert len(machine.chain) == 1
