@@ -121,7 +121,7 @@ class Connection:
         return count
 
     def resume(self) -> None:
-        """Send the replies that came from the workers, and go on."""
+        """Send the replies that came from the workers, and go on with the requests that are here."""
         if not self._dropped:
             self.on_event(_WRITABLE)
 
@@ -169,7 +169,7 @@ class Connection:
     def _on_reply(self, reply: list[Buffer]) -> None:
         if not self._dropped:
             self._wire.outbox.push(reply)
-            self._shared.answered.add(self)
+            self._shared.going_on.add(self)
 
     def _resume(self) -> None:
         """Send what is queued and go on with what waited for that."""
@@ -183,7 +183,7 @@ class Connection:
         return (
             transmission is not None
             and not (self._wire.outbox.size or transmission.underway.charge or transmission.finished)
-            and not self._closing
+            and not (self._closing or transmission.paused)
             and self._interest == _READABLE
         )
 
@@ -194,7 +194,10 @@ class Connection:
         if transmission is not None:
             if transmission.finished:
                 self._closing = True
-            waiting, busy = self._closing or transmission.must_wait(), transmission.underway.charge > 0
+            waiting = self._closing or transmission.must_wait()
+            busy = transmission.paused or transmission.underway.charge > 0
+            if transmission.paused:
+                self._shared.going_on.add(self)
         elif unsent:
             waiting = True
         if self._closing and not (busy or unsent or self._dropped):

@@ -180,6 +180,8 @@ class NbdServer:
 
     def _wait(self) -> list[tuple[int, int]]:
         shared = self._shared
+        if shared.going_on:
+            return shared.epoll.poll(0)
         timers = shared.handshaking or self._epochs.watched or self._acceptor.paused
         timeout = _TICK if timers else None
         if shared.delayed:
@@ -203,8 +205,9 @@ class NbdServer:
                 handler(mask)
         if shared.delayed:
             self._release_delayed()
-        while shared.answered:
-            shared.answered.pop().resume()
+        going_on, shared.going_on = shared.going_on, set()
+        for connection in going_on:
+            connection.resume()
         while shared.closed:
             shared.closed.pop().close()
         if shared.written:
@@ -240,7 +243,7 @@ class NbdServer:
             connection.finish()
         self._turn([])
         while self._shared.connections and monotonic() < deadline:
-            self._turn(self._shared.epoll.poll(_TICK))
+            self._turn(self._shared.epoll.poll(0 if self._shared.going_on else _TICK))
 
     def _close(self) -> None:
         self._acceptor.close()

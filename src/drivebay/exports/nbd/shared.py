@@ -47,6 +47,6 @@ class Shared:
     connections: set[Connection] = field(default_factory=set)
     handshaking: set[Connection] = field(default_factory=set)
     written: set[Disk] = field(default_factory=set)  # disks that were changed since the loop last looked
-    answered: set[Connection] = field(default_factory=set)  # have replies to send when the events are handled
+    going_on: set[Connection] = field(default_factory=set)  # to resume when the events are handled
     delayed: set[Bandwidth] = field(default_factory=set)  # that requests wait for
     closed: list[socket.socket] = field(default_factory=list)  # for the loop to close after its events

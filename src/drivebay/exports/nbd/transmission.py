@@ -27,6 +27,7 @@ _ZERO: Final = Outcome.ZERO
 
 _MAX_IN_FLIGHT: Final = 64 << 20  # bytes of requests that one connection may have in the workers
 _MAX_UNSENT: Final = 1 << 20  # bytes of replies; beyond, no more requests are taken
+_MOST_AT_ONCE: Final = 256  # requests of the general way in one turn: other clients wait for no more
 _OWN_BUFFER_FROM: Final = 256 << 10  # payloads that get a buffer of their own while they arrive
 
 _COMMAND_AT: Final = 7  # the low byte of a request's command
@@ -54,6 +55,7 @@ class Transmission:
         self, session: Session, shared: Shared, wire: Wire, on_reply: Callable[[list[Buffer]], None]
     ) -> None:
         self.finished = False  # the client wants, or deserves, no more requests to be taken
+        self.paused = False  # there are more whole requests: call `process` again in the next turn
         self.underway = Underway(session, shared, wire, on_reply)
         self._replies = session.replies
         self._writable = session.export.writable
@@ -61,11 +63,17 @@ class Transmission:
         self._shared = shared
         self._wire = wire
         self._body: _Body | None = None
+        self._left = 0  # requests of the general way until a pause
         self._gate = session.export.gate
 
     def must_wait(self) -> bool:
         """Whether no more requests are taken, for now or for ever."""
-        return self.finished or self.underway.charge > _MAX_IN_FLIGHT or self._wire.outbox.size > _MAX_UNSENT
+        return (
+            self.finished
+            or self.paused
+            or self.underway.charge > _MAX_IN_FLIGHT
+            or self._wire.outbox.size > _MAX_UNSENT
+        )
 
     def receive(self, flags: int = socket.MSG_DONTWAIT) -> int:
         """Receive once and handle what became whole; as `Wire.receive`."""
@@ -83,6 +91,7 @@ class Transmission:
     def process(self) -> None:
         """Handle whole requests until there are none, or until the client must be made to wait."""
         inbox, header, gate = self._wire.inbox, self._replies.requests.size, self._gate
+        self.paused, self._left = False, _MOST_AT_ONCE
         while inbox.end - inbox.start >= header and not self.must_wait():
             command = inbox.view[inbox.start + _COMMAND_AT]  # a guess: the plans look at the whole header
             if gate.closed:
@@ -185,6 +194,8 @@ class Transmission:
         payload = bytes(inbox.view[data : data + request.payload])
         inbox.start = data + request.payload
         self.underway.start(request, payload)
+        self._left -= 1
+        self.paused = self._left <= 0 and inbox.start < inbox.end
         return True
 
     def _receive_body(self, body: _Body) -> int:

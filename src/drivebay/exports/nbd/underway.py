@@ -19,7 +19,7 @@ from drivebay.exports.nbd.wire import Wire
 
 _DONE: Final = Outcome.DONE
 
-_LEAST_CHARGE: Final = 4096  # what a request counts for beside its data
+_LEAST_CHARGE: Final = 64 << 10  # what a request counts for beside its data
 _SMALL: Final = 256 << 10  # bytes: what has waited for bandwidth and is no larger is done in the loop
 
 
