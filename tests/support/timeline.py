@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 SECTOR = 512
-Rows = npt.NDArray[np.uint8]
+Rows = npt.NDArray[np.uint64]  # words, as they are compared faster than bytes
 Mask = npt.NDArray[np.bool_]
 
 
 def rows_of(content: bytes | bytearray) -> Rows:
     """The content as an array with a row for each sector; a copy."""
-    return np.frombuffer(bytes(content), np.uint8).reshape(-1, SECTOR)
+    return np.frombuffer(bytes(content), np.uint64).reshape(-1, SECTOR // 8)
 
 
 @dataclass(eq=False)
@@ -50,6 +50,7 @@ class Timeline:
 
     def __init__(self, content: bytes | bytearray) -> None:
         self._initial = rows_of(content)
+        self._latest = (0, self._initial)  # of `_after`
         self.steps: list[Step] = []
 
     def fault(self, found: bytes | bytearray, time: int) -> str | None:
@@ -62,19 +63,22 @@ class Timeline:
         flushes = [i + 1 for i, s in enumerate(started) if s.flushes and s.succeeded and s.end <= time]
         flushed = max(flushes, default=0)
         rows = rows_of(found)
-        wrong = (rows != self._after(started[:flushed])).any(axis=1)
+        wrong = (rows != self._after(flushed)).any(axis=1)
         for number, step in enumerate(started):
             if wrong.any() and (number >= flushed or not step.succeeded):
                 same = (rows[step.window] == step.rows).all(axis=1)
                 wrong[step.window] &= ~(same & _not_overwritten(step, started[number + 1 : flushed]))
         return _describe(wrong, rows)
 
-    def _after(self, steps: list[Step]) -> Rows:
-        rows = self._initial.copy()
-        for step in steps:
-            if step.succeeded:
-                rows[step.window] = step.rows
-        return rows
+    def _after(self, count: int) -> Rows:
+        """The content after so many steps; most questions are about the same number as the last one."""
+        if self._latest[0] != count:
+            rows = self._initial.copy()
+            for step in self.steps[:count]:
+                if step.succeeded:
+                    rows[step.window] = step.rows
+            self._latest = count, rows
+        return self._latest[1]
 
 
 def _not_overwritten(step: Step, later: list[Step]) -> Mask:
@@ -90,5 +94,5 @@ def _describe(wrong: Mask, rows: Rows) -> str | None:
     if not wrong.any():
         return None
     sector = int(np.flatnonzero(wrong)[0])
-    begin = bytes(rows[sector][:8]).hex()
+    begin = rows[sector][:1].tobytes().hex()
     return f"{int(wrong.sum())} sectors are wrong, the first is {sector}: it begins with {begin}"
