@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import multiprocessing.process
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,18 +17,14 @@ from support.served_machine import ServedMachine
 from support.workers import StubbornLoad
 
 KILLS = 6
-TIDY = (
-    "import sys; from drivebay.registry.home import Home; from drivebay.service.merging import consolidate; "
-)
+_FORKS = multiprocessing.get_context("forkserver")  # its children have imported what they need
+_FORKS.set_forkserver_preload(["drivebay.service.merging"])
 
 
-def _tidy(machine: ServedMachine) -> subprocess.Popen[bytes]:
-    """A process that merges, at last."""
-    code = TIDY + "print(flush=True); consolidate(Home(sys.argv[1]))"
-    process = subprocess.Popen([sys.executable, "-c", code, machine.lab.home.folder], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    with process.stdout as pipe:
-        pipe.readline()
+def _tidy(machine: ServedMachine) -> multiprocessing.process.BaseProcess:
+    """A process that merges."""
+    process = _FORKS.Process(target=consolidate, args=(machine.lab.home,))
+    process.start()
     return process
 
 
@@ -69,7 +65,7 @@ def test_the_merging_process_is_killed(tmp_path: Path, image_format: str) -> Non
             process = _tidy(machine)
             time.sleep(chance.uniform(0, 1.5))
             process.kill()
-            process.wait()
+            process.join()
             load.go_on()
     assert machine.worker.poll() in (0, 1)
 
@@ -86,4 +82,4 @@ def test_the_worker_is_killed(tmp_path: Path, image_format: str) -> None:
             machine.worker.process.wait()
             machine.restart()
             load.go_on()
-            process.wait()
+            process.join()
