@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 
+import drivebay
 from drivebay.chain import create_image, open_chain
 from drivebay.errors import ErrorKind, StorageError
 from support.toy_format import know_toys, make_toy, read_toy
@@ -205,3 +206,28 @@ def test_a_parents_format_can_be_given(tmp_path: Path) -> None:
         create_image(tmp_path / "top.toy", parent=tmp_path / "base.img")
     create_image(tmp_path / "top.toy", parent=tmp_path / "base.img", parent_format="raw")
     assert read_toy(tmp_path / "top.toy")["link"][2] == "raw"
+
+
+@pytest.mark.parametrize("child", ["child.qed", "child.vmdk", "child.vdi"])
+def test_a_parent_of_two_formats_is_told_how_to_be_found(tmp_path: Path, child: str) -> None:
+    create_image(tmp_path / "base.qcow2", size=MIB)
+    (tmp_path / "base.qcow2").rename(tmp_path / "base.img")
+    create_image(tmp_path / child, parent=tmp_path / "base.img", parent_format="qcow2")
+    message = _failure(tmp_path / child, ErrorKind.NOT_FOUND)
+    assert (
+        f"(--format is the child's format), let its name end as its format's names do, and then: "
+        f"drivebay set {tmp_path / child} parent IMAGE" in message
+    )
+    (tmp_path / "base.img").rename(tmp_path / "base.qcow2")
+    drivebay.edit(tmp_path / child, parent=tmp_path / "base.qcow2")
+    assert _names(tmp_path / child) == [child, "base.qcow2"]
+
+
+def test_a_renamed_parent_that_only_a_name_leads_to_can_be_recorded(tmp_path: Path) -> None:
+    create_image(tmp_path / "base.vdi", size=MIB)
+    create_image(tmp_path / "child.qcow2", parent=tmp_path / "base.vdi")
+    renamed = (tmp_path / "base.vdi").rename(tmp_path / "other.vdi")
+    message = _failure(tmp_path / "child.qcow2", ErrorKind.NOT_FOUND, search=[renamed])
+    assert f"if it has another name now: drivebay set {tmp_path / 'child.qcow2'} parent IMAGE" in message
+    drivebay.edit(tmp_path / "child.qcow2", parent=renamed)
+    assert _names(tmp_path / "child.qcow2") == ["child.qcow2", "other.vdi"]

@@ -20,7 +20,7 @@ class Folder:
         self.path = path
         self.recursive = recursive
         self._gate = gate
-        self.unreadable: list[str] = []
+        self.unreadable: list[StorageError] = []
         self._complete = True
         self._images: dict[Key, list[Candidate]] | None = None
 
@@ -42,7 +42,7 @@ class Folder:
             try:
                 candidate = read_candidate(path, self._gate)
             except StorageError as error:
-                self.unreadable.append(str(error))
+                self.unreadable.append(error)
             else:
                 for key in candidate.keys:
                     images.setdefault(key, []).append(candidate)

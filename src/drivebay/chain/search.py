@@ -93,8 +93,7 @@ class ParentSearch:
         looked = ", ".join([folder.describe() for folder in self._folders] + self._gate.named)
         home = self._folders[0].path
         hint = os.path.dirname(home) if os.path.basename(home) == "Snapshots" else "DIR"
-        unreadable = [str(problem) for problem in problems]
-        unreadable += [reason for folder in self._folders for reason in folder.unreadable]
+        unreadable = problems + [error for folder in self._folders for error in folder.unreadable]
         skipped = (
             f" {len(unreadable)} damaged or unreadable there, the first: {unreadable[0]}."
             if unreadable
@@ -103,10 +102,26 @@ class ParentSearch:
         return StorageError(
             ErrorKind.NOT_FOUND,
             f"its parent {child.parent} was not found (looked in {looked}).{skipped} "
-            f"Put the parent beside it, or say where it is: --search {hint}",
+            f"Put the parent beside it, or say where it is: --search {hint}"
+            f"{_by_another_name(child, unreadable)}",
             path=child.path,
             operation="find the parent",
         )
+
+
+def _by_another_name(child: Wanted, problems: list[StorageError]) -> str:
+    """What else to do where ``--search`` is of no use.
+
+    A child that knows a name only doesn't find a parent that was renamed; and one that is of two formats,
+    going by its name and its content, can't be opened for a child that doesn't record which.
+    """
+    record = f"drivebay set {child.path} parent IMAGE"
+    if any(error.kind is ErrorKind.INVALID and error.operation == "probe" for error in problems):
+        return (
+            "; or, if that is the parent (--format is the child's format), "
+            f"let its name end as its format's names do, and then: {record}"
+        )
+    return "" if child.key else f"; or, if it has another name now: {record}"
 
 
 def _exists(path: str) -> bool:
