@@ -9,11 +9,12 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
 
+from drivebay.engine.batch import Outcome
 from drivebay.exports import NbdServer
 from support import nbd_client as nbd
 from support.memory_disk import MemoryDisk
@@ -218,6 +219,90 @@ def test_a_client_that_reads_nothing_is_bounded_in_memory() -> None:
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         assert after - before < 200 << 10  # KiB: the limit is 64 MiB in the workers
         assert server.stats.requests < 100
+
+
+class _Recorded(MemoryDisk):
+    """Knows how many requests came before the first one to ``watched``, and can stop the loop in a write."""
+
+    def __init__(self, watched: int) -> None:
+        super().__init__(SIZE)
+        self.watched = watched
+        self.before = 0
+        self.came = self.stopped = False
+        self.go_on = threading.Event()
+
+    def read_batch(self, requests: Sequence[tuple[int, memoryview]]) -> list[Outcome]:
+        self._look(requests)
+        return super().read_batch(requests)
+
+    def write_batch(self, requests: Sequence[tuple[int, memoryview]]) -> list[Outcome]:
+        self._look(requests)
+        if not self.stopped:
+            self.stopped = True
+            self.go_on.wait()
+        return super().write_batch(requests)
+
+    def _look(self, requests: Sequence[tuple[int, memoryview]]) -> None:
+        self.came = self.came or any(offset == self.watched for offset, _ in requests)
+        self.before += 0 if self.came else len(requests)
+
+
+@pytest.mark.parametrize(
+    ("flood", "limit"),
+    [
+        ((header(nbd.WRITE, 0, 1) + b"x" + header(nbd.READ, 0, 1)) * 1500, 300),
+        ((header(nbd.WRITE, 0, 1) + b"x") * 3000 + header(nbd.READ, 0, 1) * 3000, 5000),
+    ],
+)
+def test_plain_requests_that_flood_let_others_in_between(flood: bytes, limit: int) -> None:
+    disk = _Recorded(watched=8192)
+    with serving(disk) as (path, _), Client(path) as client, Client(path) as good:
+        client.sock.sendall(header(nbd.WRITE, 0, 1) + b"x")
+        until(lambda: disk.stopped)
+        client.sock.sendall(flood)  # which fits into the socket: the loop takes it all at once
+        good.send(nbd.READ, disk.watched, 512)
+        disk.go_on.set()
+        taking = threading.Thread(target=closed, args=(client.sock,))
+        taking.start()
+        good.reply()
+        client.sock.shutdown(socket.SHUT_WR)
+        taking.join()
+    assert disk.before < limit
+
+
+def test_slow_requests_that_flood_let_others_in_between() -> None:
+    disk = MemoryDisk(SIZE)
+    with serving(disk, workers=1) as (path, _), Client(path) as client, Client(path) as good:
+        _have_waiting(disk, client, nbd.FLUSH, 100)
+        _have_waiting(disk, good, nbd.CACHE, 1)
+        disk.gate.set()
+        good.reply()
+        assert disk.calls.index("prefetch") < 4
+
+
+@pytest.mark.parametrize("goodbye", [False, True])
+def test_what_no_worker_has_begun_for_a_client_that_is_gone_is_not_done(*, goodbye: bool) -> None:
+    """Else clients that come and go would fill the memory; but who says goodbye may rely on it."""
+    disk = MemoryDisk(SIZE)
+    with serving(disk, workers=1) as (path, server), Client(path) as good:
+        with Client(path) as client:
+            _have_waiting(disk, client, nbd.FLUSH, 100)
+            if goodbye:
+                client.send(nbd.DISC)
+        _only_the_good_one_is_left(server)
+        _have_waiting(disk, good, nbd.CACHE, 1)
+        disk.gate.set()
+        good.reply()
+        until(lambda: disk.calls.count("flush") == (100 if goodbye else 1))
+
+
+def _have_waiting(disk: MemoryDisk, client: Client, command: int, count: int) -> None:
+    """Requests that wait for the disk; they are here when the read behind them is answered."""
+    disk.gate.clear()
+    sent = [client.send(command) for _ in range(count)]
+    read = client.send(nbd.READ, 0, 512)
+    assert client.reply()[0] == read
+    assert read not in sent
 
 
 def test_announcing_a_large_write_costs_nothing() -> None:

@@ -18,6 +18,7 @@ from drivebay.errors import ErrorKind, StorageError
 from drivebay.model import CacheMode
 from drivebay.service.worker import DiskSpec, WorkerClient, WorkerProcess
 from support.nbd_client import WRITE, Client
+from support.patience import until
 from support.workers import BLOCK, SIZE, Load, nbd, new_diff, new_disk, running, socket_of
 
 NAMES = ("one", "two", "three")
@@ -148,6 +149,21 @@ def test_many_requests_of_a_held_disk_keep_no_thread_from_others(
         client.release()
         for _ in range(64):
             assert not held.reply()[1].error
+
+
+def test_what_a_held_disk_should_do_for_a_client_that_is_gone_is_forgotten(
+    worker: WorkerProcess, client: WorkerClient
+) -> None:
+    client.hold(["one"])
+    for _ in range(2):
+        with nbd(worker, "one") as guest:
+            for number in range(8):
+                guest.send(WRITE, number << 20, 4096, bytes([255]) * 4096)
+            until(lambda: client.status()["one"]["throttled"] == 8)
+        until(lambda: not client.status()["one"]["throttled"])
+    client.release()
+    with nbd(worker, "one") as guest:
+        assert all(guest.read(number << 20, 4096) != bytes([255]) * 4096 for number in range(8))
 
 
 def test_what_a_client_holds_is_released_when_it_goes(worker: WorkerProcess) -> None:

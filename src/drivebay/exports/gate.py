@@ -23,7 +23,7 @@ class Gate:
         self.idle = Event()  # set while it is held and none of its requests is under way
         self.in_workers = 0  # requests under way
         self.waiting = 0  # requests that wait, of either kind
-        self.parked: list[Callable[[], None]] = []  # have requests go on that came while it was held
+        self.parked: dict[Callable[[], None], None] = {}  # to call when it is held no more
         self.update()
 
     def update(self) -> None:
@@ -43,7 +43,7 @@ class Gate:
         self.update()
         if not self.held:
             self.idle.clear()
-            parked, self.parked = self.parked, []
+            parked, self.parked = self.parked, {}
             for go_on in parked:
                 go_on()
 

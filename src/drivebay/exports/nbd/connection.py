@@ -131,7 +131,7 @@ class Connection:
         self._settle()
 
     def drop(self, reason: str) -> None:
-        """Close at once; what is under way in the workers still happens, unanswered."""
+        """Close at once; what the workers have begun still happens, unanswered."""
         if self._dropped:
             return
         _log.debug("connection closed: %s", reason)

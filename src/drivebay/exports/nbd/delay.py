@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from time import monotonic
 from typing import NamedTuple
 
@@ -43,12 +42,14 @@ class Delay(Line):
         self._shared = shared
         self._run: Callable[[list[Work]], None] | None = run
         self._works: deque[Work] = deque()  # that wait for bandwidth; as many as there are costs
+        self._parked: deque[Work] = deque()  # that wait for the held disk to go on
 
     def add(self, work: Work) -> bool:
         """Let a request wait if it must; the gate is closed."""
         if self._gate.held:
             self._gate.waiting += 1
-            self._gate.parked.append(partial(self._again, work))
+            self._parked.append(work)
+            self._gate.parked[self._go_on] = None
             return True
         if work.request.command not in _LIMITED:
             return False
@@ -62,8 +63,10 @@ class Delay(Line):
         """The client is gone: what waits is not done."""
         self._run = None  # it refers to the connection, which shall go without the collector
         self._gate.bandwidth.forget(self)
-        while self._works:
-            self._drop(self._works.popleft())
+        self._gate.parked.pop(self._go_on, None)
+        for works in (self._works, self._parked):
+            while works:
+                self._drop(works.popleft())
 
     def go(self, count: int) -> None:
         works = [self._works.popleft() for _ in range(count)]
@@ -74,14 +77,13 @@ class Delay(Line):
         elif self._run is not None:
             self._run(works)
 
-    def _again(self, work: Work) -> None:
+    def _go_on(self) -> None:
         """The disk goes on."""
-        if self._run is None:
-            self._drop(work)
-            return
-        self._gate.waiting -= 1
-        if not (self._gate.closed and self.add(work)):
-            self._run([work])
+        works, self._parked = self._parked, deque()
+        self._gate.waiting -= len(works)
+        going = [work for work in works if not (self._gate.closed and self.add(work))]
+        if self._run is not None:
+            self._run(going)
 
     def _drop(self, work: Work) -> None:
         self._gate.waiting -= 1

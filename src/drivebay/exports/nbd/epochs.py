@@ -9,7 +9,7 @@ from time import monotonic
 
 from drivebay.engine.disk import Disk
 from drivebay.errors import ErrorKind, StorageError
-from drivebay.exports.nbd.workers import Workers
+from drivebay.exports.nbd.workers import Lane, Workers
 
 _log = logging.getLogger(__name__)
 
@@ -25,6 +25,7 @@ class EpochKeeper:
 
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
+        self._lane = Lane()
         self.watched: dict[Disk, float] = {}  # until when to look at a disk
         self._flushing: set[Disk] = set()
         self._not_before: dict[Disk, float] = {}
@@ -48,7 +49,7 @@ class EpochKeeper:
                 continue
             if disk.commit_due():
                 self._flushing.add(disk)
-                self._workers.submit(partial(_flush, disk), partial(self._flushed, disk))
+                self._workers.submit(self._lane, partial(_flush, disk), partial(self._flushed, disk))
             elif now > until:
                 del self.watched[disk]
 

@@ -12,7 +12,7 @@ from drivebay.exports.nbd.requests import RequestFormat
 SLAB_SIZE = (1 << 20) + (64 << 10)  # a read of 1 MiB with its header, or some 250 of 4 KiB
 _WORD = 4  # bytes: what all headers are made of
 _FEW = 6  # requests; up to here, each by itself is faster
-_MOST = 256  # requests in one batch of reads
+_MOST = 256  # requests in one batch
 
 Batch = list[tuple[int, memoryview]]
 
@@ -123,7 +123,7 @@ def plan_writes(
     batch: Batch = []
     cookies: list[int] = []
     at = start
-    while end - at >= header:
+    while end - at >= header and len(batch) < _MOST:
         kind, cookie, offset, length = unpack(inbox, at)
         data = at + header
         stop = data + length

@@ -74,7 +74,8 @@ class NbdServer:
     def remove_export(self, name: str) -> None:
         """Offer a disk no more: its clients are dropped when this returns. Safe in any thread.
 
-        What of their requests is in the worker threads still happens. Raises KeyError for an unknown name.
+        What of their requests the worker threads have begun still happens. Raises KeyError for an
+        unknown name.
         """
         export = self._shared.exports[name]
         self._in_loop(partial(self._remove, export))

@@ -27,7 +27,8 @@ _ZERO: Final = Outcome.ZERO
 
 _MAX_IN_FLIGHT: Final = 64 << 20  # bytes of requests that one connection may have in the workers
 _MAX_UNSENT: Final = 1 << 20  # bytes of replies; beyond, no more requests are taken
-_MOST_AT_ONCE: Final = 256  # requests of the general way in one turn: other clients wait for no more
+_MOST_AT_ONCE: Final = 256  # batches and other requests in one turn: other clients wait for no more
+_ALIKE: Final = 16  # requests of one batch that count as much as another batch
 _OWN_BUFFER_FROM: Final = 256 << 10  # payloads that get a buffer of their own while they arrive
 
 _COMMAND_AT: Final = 7  # the low byte of a request's command
@@ -55,7 +56,7 @@ class Transmission:
         self, session: Session, shared: Shared, wire: Wire, on_reply: Callable[[list[Buffer]], None]
     ) -> None:
         self.finished = False  # the client wants, or deserves, no more requests to be taken
-        self.paused = False  # there are more whole requests: call `process` again in the next turn
+        self.paused = False  # there are more requests: call `process` again in the next turn
         self.underway = Underway(session, shared, wire, on_reply)
         self._replies = session.replies
         self._writable = session.export.writable
@@ -63,7 +64,7 @@ class Transmission:
         self._shared = shared
         self._wire = wire
         self._body: _Body | None = None
-        self._left = 0  # requests of the general way until a pause
+        self._left = 0  # batches and other requests until a pause
         self._gate = session.export.gate
 
     def must_wait(self) -> bool:
@@ -85,14 +86,18 @@ class Transmission:
         return count
 
     def abandon(self) -> None:
-        """The client is gone: what waits is not done, what is in the workers happens unanswered."""
-        self.underway.abandon()
+        """The client is gone; see `Underway.abandon`."""
+        self.underway.abandon(said_goodbye=self.finished)
 
     def process(self) -> None:
         """Handle whole requests until there are none, or until the client must be made to wait."""
         inbox, header, gate = self._wire.inbox, self._replies.requests.size, self._gate
         self.paused, self._left = False, _MOST_AT_ONCE
         while inbox.end - inbox.start >= header and not self.must_wait():
+            if self._left <= 0:
+                self.paused = True
+                break
+            self._left -= 1
             command = inbox.view[inbox.start + _COMMAND_AT]  # a guess: the plans look at the whole header
             if gate.closed:
                 handled = self._any_request()
@@ -112,6 +117,7 @@ class Transmission:
             return False
         outcomes = self._disk.read_batch(batch)
         count = len(batch)
+        self._left -= count // _ALIKE
         if outcomes.count(_DONE) == count:
             self._wire.send(shared.slab.view[:end])
             stats = shared.stats
@@ -150,6 +156,7 @@ class Transmission:
         if not batch:
             return False
         outcomes = self._disk.write_batch(batch)
+        self._left -= len(batch) // _ALIKE
         if outcomes.count(_DONE) != len(batch):
             batch, cookies = self._start_late_writes(batch, cookies, outcomes)
         shared.written.add(self._disk)
@@ -194,8 +201,6 @@ class Transmission:
         payload = bytes(inbox.view[data : data + request.payload])
         inbox.start = data + request.payload
         self.underway.start(request, payload)
-        self._left -= 1
-        self.paused = self._left <= 0 and inbox.start < inbox.end
         return True
 
     def _receive_body(self, body: _Body) -> int:

@@ -16,6 +16,7 @@ from drivebay.exports.nbd.handshake import Session
 from drivebay.exports.nbd.requests import Request
 from drivebay.exports.nbd.shared import Shared
 from drivebay.exports.nbd.wire import Wire
+from drivebay.exports.nbd.workers import Lane
 
 _DONE: Final = Outcome.DONE
 
@@ -38,10 +39,18 @@ class Underway:
         self._on_reply = on_reply
         self._gate = session.export.gate
         self._delay = Delay(self._gate, shared, self._run)
+        self._lane = Lane()
 
-    def abandon(self) -> None:
-        """The client is gone: what waits is not done, what is in the workers happens unanswered."""
+    def abandon(self, *, said_goodbye: bool) -> None:
+        """The client is gone: what the workers have begun happens unanswered, what waits is not done.
+
+        After a goodbye what waits for a worker is: the protocol promises it.
+        """
         self._delay.abandon()
+        if said_goodbye:
+            return
+        for _ in range(self._shared.workers.forget(self._lane)):
+            self._gate.ended()
 
     def start(self, request: Request, payload: Buffer, buffer: mmap.mmap | None = None) -> None:
         """Refuse a request now, or have it done and answered later; its payload may lie in ``buffer``."""
@@ -61,7 +70,7 @@ class Underway:
         """Give a request to the workers."""
         self._gate.begun()
         task = partial(execute, self._session, work.request, work.payload)
-        self._shared.workers.submit(task, partial(self._complete, work))
+        self._shared.workers.submit(self._lane, task, partial(self._complete, work))
 
     def _run(self, works: list[Work]) -> None:
         """Do what has waited."""
