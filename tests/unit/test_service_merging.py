@@ -133,6 +133,41 @@ def _interrupt(monkeypatch: pytest.MonkeyPatch, name: str, *, late: bool, parts:
             consolidate(parts.lab.home)
 
 
+def test_a_merge_that_was_begun_ends_before_its_images_take_part_in_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ended between its last steps, a child names what is below the emptied image already."""
+    monkeypatch.setattr(merging, "_direction", lambda _parent, _child: Direction.FORWARD)
+    parts = Fixture(tmp_path)
+    parts.lab.delete(parts.vm, parts.shots[2])
+    _interrupt(monkeypatch, "relink", late=True, parts=parts)
+    parts.lab.delete(parts.vm, parts.shots[1])
+    before = parts.lab.shown(parts.vm)
+    for _ in range(2):
+        _interrupt(monkeypatch, "record_merge", late=False, parts=parts)
+        assert parts.lab.shown(parts.vm) == before
+    assert not consolidate(parts.lab.home).left
+    parts.check(before, 2)
+
+
+def test_a_merge_waits_for_one_that_cannot_end_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merging, "_direction", lambda _parent, _child: Direction.FORWARD)
+    parts = Fixture(tmp_path)
+    lab = parts.lab
+    lab.delete(parts.vm, parts.shots[2])
+    _interrupt(monkeypatch, "relink", late=True, parts=parts)
+    lab.delete(parts.vm, parts.shots[1])
+    before = lab.shown(parts.vm)
+    media = {one.path: one for one in lab.media.values()}
+    top = lab.media[lab.medium_at(parts.vm, SLOT)]
+    with drivebay.open(top.path, search=list(media)):
+        done = consolidate(lab.home)
+    assert not done.merged
+    assert lab.shown(parts.vm) == before
+    assert len(consolidate(lab.home).merged) == 2
+    parts.check(before, 2)
+
+
 @pytest.mark.parametrize("direction", list(Direction))
 def test_both_directions_end_the_same(
     tmp_path: Path, direction: Direction, monkeypatch: pytest.MonkeyPatch

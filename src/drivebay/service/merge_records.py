@@ -46,11 +46,15 @@ def begin_merge(registry: Registry, parent: Medium, child: Medium, direction: Di
 
 
 def merges_begun(view: View) -> list[tuple[Medium, Medium]]:
-    """Parent and child of all merges that are begun and not over."""
+    """Parent and child of all merges that were begun and can still end."""
     table, media = schema.jobs, view.tree.media
     rows = view.connection.execute(select(table.c.payload).where(table.c.kind == _KIND))
     pairs = [[UUID(each) for each in json.loads(payload)["media"]] for (payload,) in rows]
-    return [(media[parent], media[child]) for parent, child in pairs if parent in media and child in media]
+    return [
+        (media[parent], media[child])
+        for parent, child in pairs
+        if parent in media and child in media and media[child].parent == parent
+    ]
 
 
 def record_merge(change: Change, begun: Begun, *, kept: Medium, gone: Medium) -> Medium:

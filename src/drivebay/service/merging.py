@@ -2,7 +2,9 @@
 
 Which images these are, the registry says (`Medium.merging`). One with several children stays for them until
 one is left; nothing of what machines see changes. A merge is noted in the registry before it begins and is
-over with the change that takes the emptied image out, so that it is resumed after whatever ended it.
+over with the change that takes the emptied image out, so that it is resumed after whatever ended it. Until
+then its two images take part in no other merge: a child may name what is below the emptied one already, which
+would fill it again from there.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from drivebay.registry.home import Home
 from drivebay.registry.journal import Remove
 from drivebay.registry.medium import ALWAYS_DIFFED, MediaTree, Medium
 from drivebay.service.diffs import disk_usage, image_files
-from drivebay.service.merge_records import begin_merge, record_merge
+from drivebay.service.merge_records import begin_merge, merges_begun, record_merge
 from drivebay.service.online_merging import Pair, Rounds, merge_served, name_of
 from drivebay.service.served import running_with
 
@@ -80,14 +82,25 @@ def consolidate(
 
 def _next(registry: Registry, machine: str | UUID | None, left: dict[UUID, Left]) -> Medium | None:
     with registry.view() as view:
-        wanted = _wanted(view, machine)
-        tree = view.tree
-        ready = [
-            medium
-            for medium in wanted
-            if medium.merging and medium.uuid not in left and _is_ready(tree, medium)
-        ]
+        wanted, tree = _wanted(view, machine), view.tree
+        begun = {(parent.uuid, child.uuid) for parent, child in merges_begun(view)}
+    ready = [
+        medium
+        for medium in wanted
+        if medium.merging
+        and medium.uuid not in left
+        and _is_ready(tree, medium)
+        and not _waits(tree, medium, begun)
+    ]
     return min(ready, key=lambda medium: _is_below_active(tree, medium), default=None)
+
+
+def _waits(tree: MediaTree, medium: Medium, begun: set[tuple[UUID, UUID]]) -> bool:
+    """Whether another merge, which was begun, is to end first."""
+    return any(
+        (medium.uuid, child.uuid) not in begun and any({medium.uuid, child.uuid} & {*pair} for pair in begun)
+        for child in tree.children(medium.uuid)
+    )
 
 
 def _is_below_active(tree: MediaTree, medium: Medium) -> bool:
