@@ -1,7 +1,8 @@
 # Everything that a developer runs. `make` alone lists the targets.
 
 BIN := .venv/bin
-PYTEST_FLAGS ?= -n 2 --dist loadgroup
+# Three processes keep two processors busy: tests that sync files wait for the disk.
+PYTEST_FLAGS ?= -n 3 --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint bench fuzz
