@@ -82,6 +82,23 @@ def test_a_table_that_is_too_long_costs_no_block_that_lies_in_it() -> None:
     assert content(data)[:BLOCK] == data[BLOCK : 2 * BLOCK]
 
 
+@pytest.mark.parametrize(
+    ("data", "begin"),
+    [
+        (make_image([1, 2, 3], data_offset=5 * SECTORS), BLOCK),
+        (make_old([4, 1], data_offset=600), 512),
+        (make_image([1], entries=BLOCK // 4, first=BLOCK, data_offset=5 * SECTORS), BLOCK),
+    ],
+)
+def test_a_data_offset_behind_blocks_is_put_right(data: bytes, begin: int) -> None:
+    """Writing would take those blocks for the image's own tables."""
+    assert "early" in codes(data) or "table-length" in codes(data)
+    after = repaired(data)
+    assert int.from_bytes(after[48:52], "little") * 512 == begin
+    assert steps(MemoryFiles(after, "image.hdd")) == []
+    assert content(after) == content(data)
+
+
 def test_shared_blocks_are_copied_piece_by_piece(tmp_path: Path) -> None:
     """A plan holds no blocks: a small file may ask for more copies than there is memory for."""
     path = tmp_path / "disk.hds"

@@ -106,6 +106,7 @@ def test_a_sound_image(sound: bytes) -> None:
         (damaged(make_image(**FULL), 64, b"\0"), ("warning", "footer-checksum", 64)),
         (damaged(make_image(**FULL), 0, OLD), ("error", "copy-differs", 0)),
         (damaged(make_image(**FULL), 548, b"\0"), ("error", "header-checksum", 548)),
+        (make_image(**FULL, header={"entries": 2000}), ("error", "table-length", TABLE + 8)),
         (damaged(make_fixed(bytes(4096)), -448, b"\0"), ("error", "footer-checksum", 4096 + 64)),
     ],
 )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from drivebay.blockmap import Files, Layer
 from drivebay.formats.parallels.header import (
     CLOSED,
+    DATA_OFFSET,
     EMPTY,
     FLAGS_OFFSET,
     IN_USE,
@@ -16,8 +17,6 @@ from drivebay.formats.parallels.header import (
 )
 from drivebay.formats.parallels.table import Entries, ExpandingFile, TableScan, expanding_files, scan
 from drivebay.model import SECTOR, Finding, Severity
-
-_DATA_OFFSET_FIELD = 48
 
 
 def check(files: Files, layer: Layer) -> Iterator[Finding]:
@@ -37,6 +36,7 @@ def _check_file(file: ExpandingFile) -> Iterator[Finding]:
     what = "point into the header, the table or out of the file"
     yield from _fault(found.bad, Severity.ERROR, "outside", what)
     yield from _fault(found.inside, Severity.ERROR, "table-length", "point into the table, which is too long")
+    yield from _fault(found.early, Severity.ERROR, "early", "point before the header's data offset")
     yield from _fault(found.shared, Severity.ERROR, "doubled", "point to bytes of another block")
     yield from _fault(found.beyond, Severity.WARNING, "unreachable", "aren't 0, behind the disk's end")
     yield from _check_space(file, found)
@@ -56,7 +56,7 @@ def _check_header(header: Header, found: TableScan) -> Iterator[Finding]:
     low = data_offset < header.table_end and (data_offset or header.magic == MAGIC_2)
     if low or (header.magic == MAGIC_2 and data_offset % header.block):
         message = f"the data offset {data_offset} lies in the table, or isn't a multiple of the block size"
-        yield Finding(Severity.WARNING, "data-offset", message, _DATA_OFFSET_FIELD)
+        yield Finding(Severity.WARNING, "data-offset", message, DATA_OFFSET)
 
 
 def _fault(entries: Entries, severity: Severity, code: str, what: str) -> Iterator[Finding]:

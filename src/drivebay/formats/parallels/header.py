@@ -21,6 +21,7 @@ ENTRIES_OFFSET = 32
 HEADER_SIZE = 64
 ENTRY_SIZE: Literal[4] = 4
 IN_USE_OFFSET = 44
+DATA_OFFSET = 48
 FLAGS_OFFSET = 52
 EXTENSION_OFFSET = 56
 IN_USE = 0x746F6E59
@@ -81,9 +82,17 @@ class Header:
     @property
     def first_block(self) -> int:
         """Where the first block may begin: the data offset, or the table's end where that is higher."""
-        first = max(self.table_end, self.data_offset * SECTOR)
-        step = self.block if self.magic == MAGIC_2 else SECTOR
-        return first + -first % step
+        return self._possible_from(max(self.table_end, self.data_offset * SECTOR))
+
+    def behind_table(self, *, shortened: bool = False) -> int:
+        """Where the first block could begin, whatever the data offset says.
+
+        ``shortened``: behind the last entry that the disk needs.
+        """
+        return self._possible_from(self.table_needed if shortened else self.table_end)
+
+    def _possible_from(self, offset: int) -> int:
+        return offset + -offset % (self.block if self.magic == MAGIC_2 else SECTOR)
 
     @property
     def geometry(self) -> Geometry:

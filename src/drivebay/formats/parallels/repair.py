@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from drivebay.blockmap import FileCopy, FileExtent, Files, FileWrite, Layer, RepairStep
 from drivebay.formats.parallels.header import (
     CLOSED,
+    DATA_OFFSET,
     ENTRIES_OFFSET,
     ENTRY_SIZE,
     IN_USE,
@@ -14,6 +15,7 @@ from drivebay.formats.parallels.header import (
     MAGIC_2,
 )
 from drivebay.formats.parallels.table import Entries, ExpandingFile, TableScan, expanding_files, scan
+from drivebay.model import SECTOR
 
 _AT_ONCE = 1024  # entries that one step changes
 
@@ -27,6 +29,7 @@ def repair(files: Files, layer: Layer) -> Iterator[RepairStep]:
         )
         yield from _dropped(file, found.beyond, "lie behind the disk's end, where nothing can be read")
         yield from _shortened(file, found)
+        yield from _begun_earlier(file, found)
         yield from _parted(file, found)
         if file.header.in_use == IN_USE:
             closed = CLOSED.to_bytes(4, "little")
@@ -48,6 +51,17 @@ def _shortened(file: ExpandingFile, found: TableScan) -> Iterator[RepairStep]:
         change = FileWrite(ENTRIES_OFFSET, needed.to_bytes(4, "little"), file.name)
         message = f"say in the header that the table has {needed} entries, as the disk needs"
         yield RepairStep(f"{message}, not {file.header.entries}: blocks lie behind them", (change,))
+
+
+def _begun_earlier(file: ExpandingFile, found: TableScan) -> Iterator[RepairStep]:
+    """Where blocks lie before the data offset, that is too high."""
+    if len(found.early.blocks):
+        offset = file.header.behind_table(shortened=bool(len(found.inside.blocks)))
+        change = FileWrite(DATA_OFFSET, (offset // SECTOR).to_bytes(4, "little"), file.name)
+        message = (
+            f"say in the header that blocks begin at {offset}, not at {file.header.data_offset * SECTOR}"
+        )
+        yield RepairStep(message, (change,))
 
 
 def _parted(file: ExpandingFile, found: TableScan) -> Iterator[RepairStep]:

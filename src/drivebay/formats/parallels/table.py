@@ -11,6 +11,7 @@ import numpy.typing as npt
 from drivebay.blockmap import Files, Layer, Table
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.formats.parallels.header import ENTRY_SIZE, HEADER_SIZE, Header, read_header
+from drivebay.model import SECTOR
 
 _CHUNK_ENTRIES = 1 << 18
 Numbers = npt.NDArray[np.uint64]
@@ -45,6 +46,7 @@ class TableScan(NamedTuple):
     """``bad`` entries point into the header or the table, or out of the file; ``shared`` ones to bytes
     that the entry before them has too; ``beyond`` are behind the disk's end. ``inside`` ones point into
     what the table has behind the disk's end: then it isn't that long, and ``beyond`` are no entries.
+    ``early`` ones point behind the table, but before the place where the header says that blocks begin.
     ``end`` is where the last block ends, ``blocks`` how many there are.
     """
 
@@ -52,6 +54,7 @@ class TableScan(NamedTuple):
     shared: Entries
     beyond: Entries
     inside: Entries
+    early: Entries
     end: int
     blocks: int
 
@@ -78,7 +81,9 @@ def scan(file: ExpandingFile) -> TableScan:
     last = int(good.offsets[order[-1]]) + header.block if len(order) else header.first_block
     inside = good.where(good.offsets < header.table_end)
     rest = entries.where(beyond & np.bool_(not len(inside.blocks)))
-    return TableScan(used.where(bad), good.where(shared), rest, inside, last, len(order))
+    begin = header.behind_table(shortened=bool(len(inside.blocks)))
+    early = good.where((good.offsets >= begin) & (good.offsets < header.data_offset * SECTOR))
+    return TableScan(used.where(bad), good.where(shared), rest, inside, early, last, len(order))
 
 
 def _is_bad(file: ExpandingFile, used: Entries) -> Flags:

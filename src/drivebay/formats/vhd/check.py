@@ -90,6 +90,7 @@ def _check_table(files: Files, image: Image, header: Header) -> Iterator[Finding
     found = (
         (Severity.ERROR, "outside", scan.outside),
         (Severity.ERROR, "inside-headers", scan.inside_headers),
+        (Severity.ERROR, "table-length", scan.inside_table),
         (Severity.ERROR, "overlapping", scan.overlapping),
         (Severity.WARNING, "unreachable", scan.unreachable),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -21,9 +22,7 @@ def repair(files: Files, _layer: Layer) -> Iterator[RepairStep]:
     yield from _repair_copy(image)
     yield from _repair_end(files, image, scan)
     if header is not None and scan is not None:
-        if not image.header_sound:
-            change = FileWrite(image.footer.data_offset, header.pack())
-            yield RepairStep("give the dynamic header the checksum that fits it", (change,))
+        yield from _repair_header(image, header, scan)
         yield from _repair_table(files, header, scan)
 
 
@@ -51,6 +50,18 @@ def _place_of_footer(files: Files, image: Image, scan: TableScan | None) -> int:
     if last >= max(free, FOOTER_SIZE) and last % FOOTER_SIZE == 0 and not at_end:
         return last
     return files.size + -files.size % FOOTER_SIZE
+
+
+def _repair_header(image: Image, header: Header, scan: TableScan) -> Iterator[RepairStep]:
+    right, message = header, "give the dynamic header the checksum that fits it"
+    if scan.inside_table.count:
+        right = dataclasses.replace(header, entries=header.blocks(image.size))
+        message = (
+            f"say in the dynamic header that the table has {right.entries} entries, as the disk needs, not "
+            f"{header.entries}: blocks lie behind them"
+        )
+    if right != header or not image.header_sound:
+        yield RepairStep(message, (FileWrite(image.footer.data_offset, right.pack()),))
 
 
 def _repair_table(files: Files, header: Header, scan: TableScan) -> Iterator[RepairStep]:

@@ -48,12 +48,15 @@ class TableScan:
     """What is wrong in a table, which entries are to blame, and where the last block ends.
 
     ``outside`` and ``overlapping`` hold positions in the table; of two blocks that overlap, the later one
-    in the file counts as the wrong one. Memory: 24 bytes for each block that the file has room for.
+    in the file counts as the wrong one. Where blocks lie in what the table has behind the disk's end
+    (``inside_table``), it isn't that long, and nothing is ``unreachable``. Memory: 24 bytes for each block
+    that the file has room for.
     """
 
     header: Header
     outside: Fault = field(default_factory=lambda: Fault("point outside the file"))
     inside_headers: Fault = field(default_factory=lambda: Fault("point into the headers or the table"))
+    inside_table: Fault = field(default_factory=lambda: Fault("point into the table, which is too long"))
     overlapping: Fault = field(default_factory=lambda: Fault("point into another one's block"))
     unreachable: Fault = field(default_factory=lambda: Fault("aren't free, behind the disk's end"))
     wrong: list[Entries] = field(default_factory=list)
@@ -85,6 +88,8 @@ class _Scanner:
         within = allocated & ~beyond & ~outside & (entries * SECTOR < self._first)
         self._fault(self.scan.inside_headers, within, blocks, entries)
         kept = allocated & ~beyond & ~outside & ~within
+        inside = kept & (entries * SECTOR < self._header.table_end)
+        self.scan.inside_table.add(blocks[inside], entries[inside])
         self._keep(blocks[kept], entries[kept])
 
     def _is_outside(self, blocks: Entries, entries: Entries) -> Flags:
@@ -115,6 +120,8 @@ class _Scanner:
         close = np.zeros(len(entries), np.bool_)
         close[1:] = np.diff(entries) * SECTOR < self._header.unit
         self._fault(self.scan.overlapping, close, blocks, entries)
+        if self.scan.inside_table.count:
+            self.scan.unreachable.count = 0
         if len(entries):
             self.scan.end = min(int(entries[-1]) * SECTOR + self._header.unit, self._file_size)
         return self.scan
