@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import drivebay
 from drivebay.blockmap import RepairStep
 from drivebay.blockmap.counts import pack_counts, unpack_counts
 from drivebay.formats import qcow2
@@ -158,9 +161,55 @@ def test_no_flag_is_taken_back_where_the_guest_has_data() -> None:
 
 
 def test_what_cannot_be_mended_keeps_its_mark() -> None:
-    data = make_image(entries={0: own(9)}, counts={FIRST + 9: 0}, incompatible=2)
+    data = make_image(entries={0: own(0) | 1}, version=2, length=72)
     assert [step.message for step in steps(data)] == []
-    assert set(found(data)) == {"outside", "corrupt"}
+    assert set(found(data)) == {"impossible"}
+    overlapping = make_image(entries={0: L2, 1: own(9)}, incompatible=2)
+    for step in steps(overlapping):
+        overlapping = files_made_by(step.changes, {"": overlapping})[""]
+    assert {"overlap", "corrupt"} <= set(found(overlapping))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"entries": {0: own(9), 1: own(1)}, "counts": {FIRST + 9: 1}, "incompatible": 2},
+        {"entries": {0: own(1) + 512, 1: own(1)}},
+        {"entries": {0: COMPRESSED | 1 << 40, 1: own(1)}},
+        {"l1": {0: L2, 1: 1 << 40, 2: L2 + 512}, "l1_size": 3, "size": 6 << 20, "entries": {1: own(1)}},
+    ],
+)
+def test_what_points_to_no_cluster_goes(fields: dict[str, Any]) -> None:
+    """Else it would point to what a repair, or the next write, puts behind the file's end."""
+    data = make_image(**fields)
+    (first, *_) = steps(data)
+    assert first.loses
+    for step in steps(data):
+        data = files_made_by(step.changes, {"": data})[""]
+    assert found(data) == {}
+    assert steps(data) == []
+    assert content(data)[:CLUSTER] == bytes(CLUSTER)
+    assert content(data)[CLUSTER : 2 * CLUSTER] == data[DATA + CLUSTER : DATA + 2 * CLUSTER]
+
+
+def test_a_file_that_was_cut_can_be_used_again(tmp_path: Path) -> None:
+    """Its last table lies at the end: what the file has of that stays."""
+    path = tmp_path / "a.qcow2"
+    drivebay.create(path, size=8 << 20, block_size=4096)
+    with drivebay.open(path, writable=True) as disk:
+        for offset in range(0, 8 << 20, 1 << 20):
+            disk.write(offset, bytes([offset >> 20 | 128]) * 4096)
+    size = path.stat().st_size
+    os.truncate(path, size - 2048)
+    assert {"cut"} <= {each.code for each in drivebay.check(path)}
+    drivebay.repair(path, apply=True)
+    assert drivebay.check(path) == []
+    with drivebay.open(path, writable=True) as disk:
+        kept = [disk.read(offset, 1)[0] for offset in range(0, 8 << 20, 1 << 20)]
+        assert kept[:4] == [128, 129, 130, 131]
+        disk.write(7 << 20, b"goes on")
+        assert disk.read(7 << 20, 7) == b"goes on"
+    assert drivebay.check(path) == []
 
 
 def test_snapshots_that_all_have_one_table_take_no_time() -> None:

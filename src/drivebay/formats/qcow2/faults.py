@@ -10,6 +10,7 @@ from drivebay.model import Finding, Severity
 MESSAGES = {
     "outside": (Severity.ERROR, "entries that point outside of the file"),
     "unaligned": (Severity.ERROR, "entries that point to no boundary of a cluster"),
+    "cut": (Severity.ERROR, "tables of which the file doesn't have all"),
     "impossible": (Severity.ERROR, "entries of a kind that this image can't have"),
     "misplaced": (Severity.ERROR, "entries that don't have their block's own place in the data file"),
     "overlap": (Severity.ERROR, "clusters of tables that something else uses, too"),

@@ -23,6 +23,7 @@ from drivebay.formats.qcow2.snapshots import Snapshot, check_table
 from drivebay.model import SECTOR
 
 Entries = npt.NDArray[np.uint64]
+Flags = npt.NDArray[np.bool_]
 MOST_CLUSTERS = 1 << 30  # what a sparse file claims must not fill the memory
 _MOST = (1 << 32) - 1
 _BITMAP_ENTRY = 0x00FF_FFFF_FFFF_FE00
@@ -54,6 +55,7 @@ class References:
         self.faults = Faults()
         self.overlapping: frozenset[int] = frozenset()
         self._metadata = np.zeros(len(self.times), np.bool_)
+        self._roots: list[tuple[int, int]] = []
         self._tables: tuple[Entries, npt.NDArray[np.int64]] | None = None
 
     def walk(self) -> None:
@@ -64,11 +66,14 @@ class References:
         roots += [(one.l1_offset, one.l1_size) for one in self._sound_snapshots()]
         for root, count in roots:
             self.use_metadata(root, count * 8)
+        self._roots = roots
         self._walk_bitmaps()
         entries = [self._l1(root, count) for root, count in roots]
         tables, weights = np.unique(np.concatenate(entries), return_counts=True)
         self._tables = (tables // np.uint64(self.cluster), weights)
         self._use(*self._tables)
+        cut = tables[tables + np.uint64(self.cluster) > self.files.size]  # the last one, if any
+        self.faults.add("cut", int(cut.sum()), len(cut))
         for table, weight in zip(tables.tolist(), weights.tolist(), strict=True):
             self._walk_l2(table, self.read_words(table, self.cluster)[:: header.step // 8], weight)
 
@@ -124,15 +129,19 @@ class References:
         offsets = raw & np.uint64(OFFSET_MASK)
         return offsets[self._sound(offsets, root)]
 
-    def _sound(self, offsets: Entries, place: int) -> npt.NDArray[np.bool_]:
+    def _sound(self, offsets: Entries, place: int) -> Flags:
         """Which offsets, from a table at ``place``, are those of a cluster in the file. 0 is none."""
-        used = offsets != 0
-        unaligned = used & (offsets % np.uint64(self.cluster) != 0)
-        outside = used & (offsets >= self.files.size)
+        unaligned, outside = self._faulty(offsets)
         self.faults.add("unaligned", place, int(unaligned.sum()))
         self.faults.add("outside", place, int(outside.sum()))
-        sound: npt.NDArray[np.bool_] = used & ~unaligned & ~outside
+        sound: Flags = (offsets != 0) & ~unaligned & ~outside
         return sound
+
+    def _faulty(self, offsets: Entries) -> tuple[Flags, Flags]:
+        """Which offsets are no cluster's, and which lie behind the file's end."""
+        unaligned: Flags = offsets % np.uint64(self.cluster) != 0
+        outside: Flags = offsets >= self.files.size
+        return unaligned, outside
 
     def _walk_l2(self, place: int, raw: Entries, weight: int) -> None:
         header = self.image.header
@@ -176,8 +185,32 @@ class References:
                 return
             self.use_metadata(bitmap.table_offset, bitmap.table_size * 8)
             offsets = self.read_words(bitmap.table_offset, bitmap.table_size * 8) & np.uint64(_BITMAP_ENTRY)
-            offsets = offsets[self._sound(offsets, bitmap.table_offset)]
+            unaligned, outside = self._faulty(offsets)
+            self.faults.add("bitmap", bitmap.table_offset, int((unaligned | outside).sum()))
+            offsets = offsets[(offsets != 0) & ~unaligned & ~outside]
             self._use(offsets // np.uint64(self.cluster), np.ones(len(offsets), np.int64))
+
+    def dangling(self) -> Iterator[tuple[int, int]]:
+        """Entries of any L1 and L2 table that point out of the file, or to no boundary of a cluster.
+
+        Where each lies in the file, and its length.
+        """
+        for root, count in self._roots:
+            raw = self.read_words(root, count * 8)
+            yield from self._dangling(raw & np.uint64(OFFSET_MASK), root, 8)
+        if self._tables is None or self.image.header.has_data_file:
+            return
+        entry, step = packed_entry(self.image.header), self.image.header.step
+        for table in (self._tables[0] * np.uint64(self.cluster)).tolist():
+            raw = self.read_words(table, self.cluster)[:: step // 8]
+            packed = raw & np.uint64(COMPRESSED) != 0
+            yield from self._dangling(np.where(packed, 0, raw & np.uint64(OFFSET_MASK)), table, step)
+            lost = packed & (raw & np.uint64(entry.mask) >= self.files.size)
+            yield from _places(lost, table, step)
+
+    def _dangling(self, offsets: Entries, place: int, step: int) -> Iterator[tuple[int, int]]:
+        unaligned, outside = self._faulty(offsets)
+        yield from _places(unaligned | outside, place, step)
 
     def wrong_flags(self) -> Iterator[WrongFlag]:
         """Entries of the active tables that say they own a cluster which is used more than once."""
@@ -185,11 +218,8 @@ class References:
         raw = self.read_words(header.l1_offset, header.l1_size * 8)
         yield from self._wrong(raw, header.l1_offset, 8)
         tables = raw & np.uint64(OFFSET_MASK)
-        quiet = Faults()
-        self.faults, kept = quiet, self.faults
-        sound = self._sound(tables, header.l1_offset)
-        self.faults = kept
-        for table in np.unique(tables[sound]).tolist():
+        unaligned, outside = self._faulty(tables)
+        for table in np.unique(tables[(tables != 0) & ~unaligned & ~outside]).tolist():
             words = self.read_words(table, self.cluster)[:: header.step // 8]
             if not header.has_data_file:
                 yield from self._wrong(words, table, header.step)
@@ -201,3 +231,8 @@ class References:
         shared = np.flatnonzero(known)[self.times[clusters[known]] > 1]
         for index in shared.tolist():
             yield WrongFlag(place + index * step, int(raw[index]))
+
+
+def _places(chosen: Flags, table: int, step: int) -> Iterator[tuple[int, int]]:
+    for index in np.flatnonzero(chosen).tolist():
+        yield table + index * step, step

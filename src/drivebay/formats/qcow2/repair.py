@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 
-from drivebay.blockmap import FileEdit, Files, FileWrite, Layer, RepairStep
+from drivebay.blockmap import FileEdit, FileExtent, Files, FileWrite, Layer, RepairStep
 from drivebay.blockmap.counts import pack_counts
 from drivebay.formats.qcow2.check import examine
 from drivebay.formats.qcow2.counts import StoredCounts, wanted_counts
@@ -16,13 +17,20 @@ from drivebay.formats.qcow2.header import COPIED, INCOMPATIBLE_PLACE, REFCOUNT_P
 from drivebay.formats.qcow2.image import Image, read_image
 from drivebay.formats.qcow2.references import References
 
-_MENDED = {"refcount-table", "refcount-low", "owned-wrongly"}
+_MENDED = {"cut", "refcount-table", "refcount-low", "owned-wrongly"}
+_DROPPED = {"outside", "unaligned"}  # but for those of a data file
+_AT_ONCE = 1024  # entries that one step changes
 
 
 def repair(files: Files, _layer: Layer) -> Iterator[RepairStep]:
-    """Steps in an order that keeps the image whole; entries that point to nothing are left as they are."""
+    """Steps in an order that keeps the image whole. Raises StorageError if it can't be read.
+
+    Entries that point to nothing go first: what is written behind the file's end would become theirs.
+    """
     image = read_image(files)
     references, wrong = examine(files, image)
+    yield from _filled_up(files, references)
+    yield from _dropped(references)
     stored = StoredCounts(files, image.header, Faults())
     if not _is_sound(stored, references, wrong):
         references = References(files, image)  # without the structure that goes
@@ -35,7 +43,32 @@ def repair(files: Files, _layer: Layer) -> Iterator[RepairStep]:
     if flags:
         message = f"let {len(flags)} entries no longer say that their cluster is used once only"
         yield RepairStep(message, tuple(flags))
-    yield from _marks(image, references.faults.errors - _MENDED)
+    mended = _MENDED if image.header.has_data_file else _MENDED | _DROPPED
+    yield from _marks(image, references.faults.errors - mended)
+
+
+def _filled_up(files: Files, references: References) -> Iterator[RepairStep]:
+    if "cut" in references.faults.seen:
+        missing = -files.size % references.cluster
+        message = f"add the {missing} bytes of zeros that the last table lacks: what it had there stays lost"
+        yield RepairStep(message, (FileExtent(files.size, missing),))
+
+
+def _dropped(references: References) -> Iterator[RepairStep]:
+    """None in a table that is also somebody's data."""
+    places = (
+        (place, length)
+        for place, length in references.dangling()
+        if place // references.cluster not in references.overlapping
+    )
+    while part := list(itertools.islice(places, _AT_ONCE)):
+        message = (
+            f"make {len(part)} entries absent that point to no cluster of the file (the first at offset "
+            f"{part[0][0]}): what they stood for can't be read now, and will show the backing file, or "
+            "zeros; unless the rest of the file can be restored, it is gone"
+        )
+        changes = tuple(FileWrite(place, bytes(length)) for place, length in part)
+        yield RepairStep(message, changes, loses=True)
 
 
 def _is_sound(stored: StoredCounts, references: References, wrong: list[int]) -> bool:
