@@ -19,7 +19,7 @@ from support.recording import Event, Log
 from support.shadow import ShadowDisk
 from support.timeline import Timeline, step_over
 
-_MOST_CUTS = 120
+_MOST_CUTS = 80
 _OTHER_TOOLS_OVERWRITE = "counter-low"
 
 
