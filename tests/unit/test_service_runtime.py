@@ -6,7 +6,8 @@ import asyncio
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,8 +42,9 @@ from drivebay.service.runtime.agent import ask_agent
 from drivebay.service.runtime.control import Control
 from drivebay.service.runtime.plan import facts_of, identities, plan_run
 from drivebay.service.runtime.presence import CONTROL_SOCKET, SupervisorLock, has_supervisor
+from drivebay.service.runtime.record import record_state
 from drivebay.service.runtime.restoring import state_to_restore
-from drivebay.service.runtime.running import machine_status, running
+from drivebay.service.runtime.running import machine_status, running, wait_until_off
 from drivebay.service.runtime.saved_state import (
     StateHeader,
     read_header,
@@ -283,6 +285,40 @@ def test_a_machine_whose_processes_are_gone_was_aborted(folder: Path) -> None:
         running(home, "m")
     with pytest.raises(StorageError, match="does not run"):
         connect(home, machine.uuid)
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda home: machine_status(home, "m")["state"], lambda home: wait_until_off(home, "m", 60)]
+)
+def test_a_machine_that_ends_while_it_is_asked_is_off(folder: Path, ask: Callable[[Home], str]) -> None:
+    """Its supervisor lives, and answers no more."""
+    home = find_home(folder / "home")
+    machine = registered(home, machine_in(folder, state=MachineState.RUNNING))
+    lock = SupervisorLock(home.run_folder(machine.uuid))
+    assert lock.take()
+
+    def end() -> None:
+        record_state(home, machine.uuid, MachineState.POWERED_OFF)
+        lock.close()
+
+    ending = threading.Timer(0.3, end)
+    ending.start()
+    assert ask(home) == "powered-off"
+    ending.join()
+
+
+def test_a_machine_that_does_not_answer_and_lives_is_an_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("drivebay.service.runtime.running._ENDING", 0.1)
+    monkeypatch.setattr("drivebay.service.runtime.client._CONNECT_TIMEOUT", 0.1)
+    home = find_home(folder / "home")
+    machine = registered(home, machine_in(folder, state=MachineState.RUNNING))
+    lock = SupervisorLock(home.run_folder(machine.uuid))
+    assert lock.take()
+    with pytest.raises(StorageError, match="supervisor"):
+        machine_status(home, "m")
+    lock.close()
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:5901", "127.0.0.1:80", "127.0.0.1", "5901", "::1:5901"])

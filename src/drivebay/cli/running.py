@@ -103,13 +103,10 @@ def wait(
     as_json: Json = False,
 ) -> None:
     """Wait until a machine is off, and tell how it ended."""
-    from drivebay.service.runtime.running import machine_status
+    from drivebay.service.runtime.running import wait_until_off
 
-    status = machine_status(chosen_home(context), machine)
-    if "pid" in status:
-        with _running(context, machine) as client:
-            status = client.wait_stopped(timeout)
-    _tell({"state": status["state"]}, f"machine {machine!r} is {status['state']}", as_json=as_json)
+    state = wait_until_off(chosen_home(context), machine, timeout)
+    _tell({"state": state}, f"machine {machine!r} is {state}", as_json=as_json)
 
 
 def status(

@@ -206,9 +206,10 @@ class NbdServer:
                 handler(mask)
         if shared.delayed:
             self._release_delayed()
-        going_on, shared.going_on = shared.going_on, set()
-        for connection in going_on:
-            connection.resume()
+        if shared.going_on:
+            going_on, shared.going_on = shared.going_on, set()
+            for connection in going_on:
+                connection.resume()
         while shared.closed:
             shared.closed.pop().close()
         if shared.written:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.machines import store
@@ -15,6 +18,7 @@ from drivebay.service.runtime.record import record_state
 from drivebay.service.worker import rates
 
 _LIVE = (MachineState.RUNNING, MachineState.PAUSED)
+_ENDING = 5.0  # seconds from the last that QEMU answers to the end of its supervisor
 
 
 def running(home: Home, name: str) -> MachineClient:
@@ -43,9 +47,47 @@ def settled(home: Home, name: str) -> Machine:
 def machine_status(home: Home, name: str, interval: float = 0.0) -> dict[str, Any]:
     """What a machine does; with an ``interval`` in seconds each disk has ``rates`` over that time."""
     machine = settled(home, name)
-    if not is_running(home, machine.uuid):
-        return {"name": machine.name, "uuid": str(machine.uuid), "state": machine.state.value}
-    with connect(home, machine.uuid) as client:
+    if is_running(home, machine.uuid):
+        with contextlib.suppress(_EndedError), _unless_it_ends(home, machine.uuid):
+            return _status_of(home, machine.uuid, interval)
+        machine = settled(home, name)
+    return {"name": machine.name, "uuid": str(machine.uuid), "state": machine.state.value}
+
+
+def wait_until_off(home: Home, name: str, timeout: float | None = None) -> str:
+    """Wait until a machine is off, at most ``timeout`` seconds; the state that it is in then.
+
+    Raises StorageError, STATE if it still runs.
+    """
+    machine = settled(home, name)
+    if is_running(home, machine.uuid):
+        ending = _unless_it_ends(home, machine.uuid)
+        with contextlib.suppress(_EndedError), ending, connect(home, machine.uuid) as client:
+            return str(client.wait_stopped(timeout)["state"])
+        machine = settled(home, name)
+    return machine.state.value
+
+
+class _EndedError(Exception):
+    """The machine ended while it was asked."""
+
+
+@contextlib.contextmanager
+def _unless_it_ends(home: Home, machine: UUID) -> Iterator[None]:
+    """A machine that does not answer may be about to end: then that is no error."""
+    try:
+        yield
+    except StorageError as error:
+        deadline = time.monotonic() + _ENDING
+        while is_running(home, machine):
+            if error.kind is not ErrorKind.STATE or error.operation == "wait" or time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        raise _EndedError from error
+
+
+def _status_of(home: Home, machine: UUID, interval: float) -> dict[str, Any]:
+    with connect(home, machine) as client:
         status = client.status()
         if interval:
             before = status["disks"]
