@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from drivebay.registry.database import Change
 from drivebay.service import online_merging
 from drivebay.service.merging import consolidate
 from drivebay.service.served import Served
@@ -114,3 +116,33 @@ def _interrupt(
         patched.setattr(*what, stop)
         with pytest.raises(KeyboardInterrupt):
             consolidate(machine.lab.home)
+
+
+@pytest.mark.parametrize("active", [False, True], ids=["in between", "at the end"])
+def test_a_worker_that_is_started_while_a_merge_is_recorded_opens_nothing_that_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, active: bool
+) -> None:
+    """The one before ended after it had been told of the shorter chain."""
+    machine = ServedMachine.new(tmp_path)
+    restarted = threading.Thread(target=machine.restart)
+
+    def ends_here(change: Change) -> None:
+        if not restarted.ident and len(machine.served) < len(machine.chain):
+            machine.worker.process.kill()
+            machine.worker.process.wait()
+            restarted.start()
+            restarted.join(2)
+
+    with machine.running():
+        load = machine.stubborn_load()
+        shots = [machine.take(name) for name in "ab"]
+        load.go_on()
+        machine.lab.delete(machine.vm, shots[active])
+        with monkeypatch.context() as patched:
+            patched.setattr(Change, "mirror_media", ends_here)
+            consolidate(machine.lab.home)
+        restarted.join()
+        load.go_on()
+        written = load.stop()
+        assert machine.served == machine.chain
+    machine.check(written)

@@ -2,39 +2,35 @@
 
 At the end of a merge the children of the image that goes get another parent, first in their headers and then
 in the registry. A worker that is started in between opens what the registry says: the links are put back.
-The image between is empty by then, so that both chains show the same.
+The image between is empty by then, so that both chains show the same. It happens in a change of the registry:
+a merge that is about to be recorded is recorded first, so that nobody opens an image that is about to go.
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Iterator
 
 from drivebay.chain.merge import ImageName, kept_for_merging
 from drivebay.chain.relink import is_linked, relink
-from drivebay.errors import ErrorKind, StorageError
+from drivebay.errors import StorageError
 from drivebay.machines.model import Machine
-from drivebay.registry.database import View
+from drivebay.registry.database import Change
 from drivebay.registry.medium import MediaTree, Medium
 from drivebay.service.merge_records import merges_begun
 
-_PATIENCE = 10.0  # seconds for a merge to notice that its worker has ended
-_PAUSE = 0.05
 
-
-def restore_links(view: View, machine: Machine) -> None:
+def restore_links(change: Change, machine: Machine) -> None:
     """Let the images of merges that were begun name the parents that the registry has for them.
 
     Those of one machine, whose worker is to be started. What others have in use is left as it is. Raises
-    StorageError, IN_USE for images that are being merged all the time.
+    StorageError, IN_USE for images that are being merged right now.
     """
-    tree = view.tree
+    tree = change.tree
     media = [at.medium for at in machine.hardware.attachments if at.medium is not None]
     own = {one.uuid for medium in media for one in tree.chain(medium)}
-    for parent, child in merges_begun(view):
+    for parent, child in merges_begun(change):
         if child.uuid in own:
-            with _alone(parent, child):
+            with kept_for_merging([_name(parent), _name(child)]):
                 for image in (child, *tree.children(child.uuid)):
                     _restore(tree, image, child)
 
@@ -46,22 +42,6 @@ def _restore(tree: MediaTree, image: Medium, child: Medium) -> None:
         ours = image.uuid == child.uuid
         with contextlib.nullcontext() if ours else contextlib.suppress(StorageError):
             relink(*names, lock=not ours)
-
-
-@contextlib.contextmanager
-def _alone(parent: Medium, child: Medium) -> Iterator[None]:
-    """Nobody merges these two. Raises StorageError."""
-    deadline = time.monotonic() + _PATIENCE
-    with contextlib.ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(kept_for_merging([_name(parent), _name(child)]))
-                break
-            except StorageError as error:
-                if error.kind is not ErrorKind.IN_USE or time.monotonic() > deadline:
-                    raise
-            time.sleep(_PAUSE)
-        yield
 
 
 def _name(medium: Medium) -> ImageName:

@@ -3,25 +3,47 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from uuid import UUID
 
+from drivebay.errors import ErrorKind, StorageError
 from drivebay.machines import store
 from drivebay.machines.model import Machine, MachineState, Slot
-from drivebay.registry.database import open_registry
+from drivebay.registry.database import Registry, open_registry
 from drivebay.registry.home import Home
 from drivebay.registry.journal import Remove
 from drivebay.service.merge_links import restore_links
 from drivebay.service.runtime.plan import RunPlan, plan_run
 
 
+_PATIENCE = 10.0  # seconds for a merge to notice that its worker has ended
+_PAUSE = 0.05
+
+
 def read_machine(home: Home, uuid: UUID, run_folder: str) -> tuple[Machine, RunPlan]:
-    """The machine as the registry has it now, and what it needs to run."""
-    with open_registry(home) as registry, registry.view() as view:
-        machine = store.load(view, uuid)
-        restore_links(view, machine)
-        return machine, plan_run(machine, view.tree, run_folder)
+    """The machine as the registry has it now, and what it needs to run.
+
+    Raises StorageError, IN_USE where its images are being merged all the time.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    with open_registry(home) as registry:
+        while True:
+            try:
+                return _read_between_changes(registry, uuid, run_folder)
+            except StorageError as error:
+                if error.kind is not ErrorKind.IN_USE or time.monotonic() > deadline:
+                    raise
+            time.sleep(_PAUSE)
+
+
+def _read_between_changes(registry: Registry, uuid: UUID, run_folder: str) -> tuple[Machine, RunPlan]:
+    """What a mere view tells may be about to be unlinked: a worker would write there, and lose it all."""
+    with registry.change() as change:
+        machine = store.load(change, uuid)
+        restore_links(change, machine)
+        return machine, plan_run(machine, change.tree, run_folder)
 
 
 def change_machine(home: Home, uuid: UUID, edit: Callable[[Machine], Machine]) -> Machine:
