@@ -126,7 +126,7 @@ def test_a_worker_that_is_started_while_a_merge_is_recorded_opens_nothing_that_g
     machine = ServedMachine.new(tmp_path)
     restarted = threading.Thread(target=machine.restart)
 
-    def ends_here(change: Change) -> None:
+    def ends_here(_: Change) -> None:
         if not restarted.ident and len(machine.served) < len(machine.chain):
             machine.worker.process.kill()
             machine.worker.process.wait()

@@ -35,6 +35,13 @@ def try_lock(fd: int) -> bool:
     return True
 
 
+def is_locked(fd: int) -> bool:
+    """Whether somebody else holds what `try_lock` takes; a look, which is in nobody's way. Raises OSError."""
+    asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
+    kind: int = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))[0]
+    return kind != fcntl.F_UNLCK
+
+
 class Presence:
     """The sign that this process lives: a locked file. ``token`` is its name."""
 

@@ -223,7 +223,7 @@ def _insert(
     if machine.state in RUNNING:
         live.change_medium(home, after, tree, new, force=request.force)
     with registry.change() as change:
-        current = live.load_live(change, home, str(machine.uuid))
+        current = live.load_to_change(change, home, machine.uuid)
         after = attachments.insert(current, change.tree, find_attachment(current, at.slot), wanted)
         save(change, after)
     return Attached(after, new)

@@ -19,7 +19,7 @@ from drivebay.registry.database import Change, Registry, open_registry
 from drivebay.registry.home import Home
 from drivebay.registry.journal import Remove
 from drivebay.service.machines.changes import change_machine
-from drivebay.service.machines.live import load_live
+from drivebay.service.machines.live import load_to_change
 
 _FILES = ("kernel", "initrd")
 
@@ -87,7 +87,7 @@ def rename_machine(home: Home, name: str, new: str) -> Machine:
     """
     require_machine_name(new)
     with open_registry(home) as registry, registry.change() as change:
-        machine = load_live(change, home, name)
+        machine = load_to_change(change, home, name)
         require_not_running(machine, "rename a machine")
         require_free_name(change.connection, dataclasses.replace(machine, name=new))
         renamed = dataclasses.replace(machine, name=new, folder=_new_folder(machine, new))
@@ -103,7 +103,7 @@ def discard_state(home: Home, name: str) -> Machine:
     A state that a snapshot shares stays for that. Raises StorageError (STATE).
     """
     with open_registry(home) as registry, registry.change() as change:
-        machine = load_live(change, home, name)
+        machine = load_to_change(change, home, name)
         if machine.state is not MachineState.SAVED:
             raise StorageError(
                 ErrorKind.STATE,

@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
+from uuid import UUID
 
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.machines.model import Attachment, Machine, MachineState
 from drivebay.machines.mutability import RUNNING
 from drivebay.machines.store import load
-from drivebay.registry.database import View
+from drivebay.registry.database import Change, View
 from drivebay.registry.home import Home
 from drivebay.registry.medium import MediaTree
 
 
-def load_live(view: View, home: Home, name: str) -> Machine:
+def load_live(view: View, home: Home, name: str | UUID) -> Machine:
     """A machine with its real state: one that is recorded as running without a process was aborted."""
     machine = load(view, name)
     if machine.state in RUNNING and not _runs(home, machine):
         return dataclasses.replace(machine, state=MachineState.ABORTED)
+    return machine
+
+
+def load_to_change(change: Change, home: Home, name: str | UUID) -> Machine:
+    """`load_live` of a machine that is to be changed. Raises StorageError, IN_USE while it is being started.
+
+    What it starts with has been read already, or is being read.
+    """
+    machine = load_live(change, home, name)
+    if machine.state not in RUNNING and _runs(home, machine):
+        raise StorageError(
+            ErrorKind.IN_USE,
+            f"machine {machine.name!r} is being started, or ends right now; try again in a moment",
+            operation="change a machine",
+        )
     return machine
 
 
@@ -27,9 +43,9 @@ def _runs(home: Home, machine: Machine) -> bool:
     return is_running(home, machine.uuid)
 
 
-def require_same(view: View, home: Home, machine: Machine) -> None:
-    """Whether nobody changed ``machine`` since it was loaded. Raises StorageError (STATE)."""
-    if load_live(view, home, str(machine.uuid)) != machine:
+def require_same(change: Change, home: Home, machine: Machine) -> None:
+    """Whether nobody changed ``machine`` since it was loaded. Raises StorageError (STATE, IN_USE)."""
+    if load_to_change(change, home, machine.uuid) != machine:
         raise StorageError(
             ErrorKind.STATE,
             f"machine {machine.name!r} was changed meanwhile by another command; look at it, and try again",

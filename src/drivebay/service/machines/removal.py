@@ -21,7 +21,7 @@ from drivebay.registry.home import Home
 from drivebay.registry.journal import Remove
 from drivebay.registry.medium import ALWAYS_DIFFED, MediaTree, Medium, Use
 from drivebay.service.deletion import carry_out, plan_deletion
-from drivebay.service.machines.live import load_live
+from drivebay.service.machines.live import load_live, load_to_change
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,7 @@ def plan_removal(home: Home, name: str) -> Removal:
 def remove_machine(home: Home, name: str, *, now: bool = False) -> Removal:
     """Delete a machine; its images go to the trash, or for good if ``now``. Raises as `plan_removal`."""
     with open_registry(home) as registry, registry.change() as change:
+        load_to_change(change, home, name)
         plan = _plan(change, home, name)
         delete_machine(change, plan.machine)
         for medium in plan.media:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 from pathlib import Path
 
 from drivebay.qemu.arguments import PID_FILE, QMP_SOCKET
+from drivebay.registry.process import is_locked, try_lock
 
 CONTROL_SOCKET = "machine.sock"
 _LOCK = "machine.lock"
@@ -34,10 +33,7 @@ class SupervisorLock:
 
     def take(self) -> bool:
         """Take it; false where another process has it."""
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        return False
+        return try_lock(self._fd)
 
     def close(self) -> None:
         """Give it up; a second time does nothing."""
@@ -48,8 +44,11 @@ class SupervisorLock:
 
 def has_supervisor(run_folder: str) -> bool:
     """Whether a supervisor lives, be it still starting."""
-    lock = SupervisorLock(run_folder)
     try:
-        return not lock.take()
+        fd = os.open(os.path.join(run_folder, _LOCK), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return is_locked(fd)
     finally:
-        lock.close()
+        os.close(fd)

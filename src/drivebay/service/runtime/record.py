@@ -17,7 +17,6 @@ from drivebay.registry.journal import Remove
 from drivebay.service.merge_links import restore_links
 from drivebay.service.runtime.plan import RunPlan, plan_run
 
-
 _PATIENCE = 10.0  # seconds for a merge to notice that its worker has ended
 _PAUSE = 0.05
 

@@ -14,13 +14,14 @@ from drivebay.errors import ErrorKind, StorageError
 from drivebay.machines import store
 from drivebay.machines.kinds import kind_of
 from drivebay.machines.model import Controller, Machine, MachineState
-from drivebay.machines.write_modes import forgotten_down_to, reset_plan
+from drivebay.machines.write_modes import Reset, forgotten_down_to, reset_plan
 from drivebay.qemu.emulator import find_qemu
 from drivebay.qemu.tiny_guest import TinyGuest
 from drivebay.registry.database import Registry, open_registry
 from drivebay.registry.home import Home
 from drivebay.registry.journal import Remove, Rename
-from drivebay.registry.medium import Medium
+from drivebay.registry.medium import MediaTree, Medium
+from drivebay.service.machines.live import load_live, require_same
 from drivebay.service.runtime.client import is_running
 from drivebay.service.runtime.launch import launch
 
@@ -57,7 +58,7 @@ def _prepare(
     registry: Registry, name: str | UUID, options: StartOptions, on_status: Callable[[str], None]
 ) -> Machine:
     with registry.view() as view:
-        machine = store.load(view, name)
+        machine = load_live(view, registry.home, name)
     if is_running(registry.home, machine.uuid):
         raise StorageError(
             ErrorKind.IN_USE,
@@ -79,6 +80,7 @@ def _accept_substitutes(registry: Registry, machine: Machine) -> Machine:
     changed = replace(machine, hardware=replace(machine.hardware, controllers=controllers))
     if changed != machine:
         with registry.change() as change:
+            require_same(change, registry.home, machine)
             store.save(change, changed)
     return changed
 
@@ -93,9 +95,8 @@ def _substituted(controller: Controller) -> Controller:
 def _reset_disks(registry: Registry, machine: Machine, on_status: Callable[[str], None]) -> None:
     """Disks that forget everything at power-on do so (4.3), all of them in one transaction."""
     with registry.view() as view:
-        tree = view.tree
-        forgetful = [each for each in reset_plan(machine, tree) if each.will_reset]
-        media = [(each.medium, forgotten_down_to(tree, each.medium)) for each in forgetful]
+        forgetful = _forgetful(machine, view.tree)
+    media = [(each.medium, parent) for each, parent in forgetful]
     if not media:
         return
     for medium, _ in media:
@@ -105,6 +106,9 @@ def _reset_disks(registry: Registry, machine: Machine, on_status: Callable[[str]
         for medium, parent in media:
             _make_empty(medium, parent, new[medium.uuid])
         with registry.change() as change:
+            require_same(change, registry.home, machine)
+            if _forgetful(machine, change.tree) != forgetful:
+                raise _changed(machine)
             for medium, parent in media:
                 change.put_medium(replace(medium, parent=parent.uuid))
                 if os.path.exists(medium.path):
@@ -112,8 +116,22 @@ def _reset_disks(registry: Registry, machine: Machine, on_status: Callable[[str]
                 change.after_commit(Rename(new[medium.uuid], medium.path))
             store.refresh(change, [medium.uuid for medium, _ in media])
             change.finish(intent)
-    for each in forgetful:
+    for each, _ in forgetful:
         on_status(f"{each.attachment.slot}: forgets what was written to it, as {each.because}")
+
+
+def _forgetful(machine: Machine, tree: MediaTree) -> list[tuple[Reset, Medium]]:
+    """What is reset, and the image that it shows then."""
+    plan = [each for each in reset_plan(machine, tree) if each.will_reset]
+    return [(each, forgotten_down_to(tree, each.medium)) for each in plan]
+
+
+def _changed(machine: Machine) -> StorageError:
+    return StorageError(
+        ErrorKind.STATE,
+        f"the disks of machine {machine.name!r} were changed meanwhile by another command; try again",
+        operation=_OPERATION,
+    )
 
 
 def _beside(medium: Medium) -> str:
