@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
+from drivebay.errors import StorageError
 from drivebay.registry.database import Change
 from drivebay.service import online_merging
 from drivebay.service.merging import consolidate
+from drivebay.service.runtime import record
+from drivebay.service.runtime.record import read_machine
 from drivebay.service.served import Served
 from support.served_machine import ServedMachine
 
@@ -145,4 +148,31 @@ def test_a_worker_that_is_started_while_a_merge_is_recorded_opens_nothing_that_g
         load.go_on()
         written = load.stop()
         assert machine.served == machine.chain
+    machine.check(written)
+
+
+def test_while_its_images_are_merged_a_machine_gets_another_supervisor_but_no_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "_PATIENCE", 0.1)
+    machine = ServedMachine.new(tmp_path)
+    merge, looks = online_merging.merge, []
+
+    def look(*arguments: Any, **options: Any) -> None:
+        plan = read_machine(machine.lab.home, machine.vm, machine.run_folder, served=True)[1]
+        with pytest.raises(StorageError, match="in use"):
+            read_machine(machine.lab.home, machine.vm, machine.run_folder)
+        looks.append(plan.specs[0].paths)
+        merge(*arguments, **options)
+
+    with machine.running():
+        load = machine.load()
+        shots = [machine.take(name) for name in "ab"]
+        load.go_on()
+        machine.lab.delete(machine.vm, shots[0])
+        before = tuple(machine.chain)
+        monkeypatch.setattr(online_merging, "merge", look)
+        assert len(consolidate(machine.lab.home).merged) == 1
+        written = load.stop()
+    assert looks == [before]
     machine.check(written)

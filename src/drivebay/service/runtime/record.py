@@ -21,27 +21,31 @@ _PATIENCE = 10.0  # seconds for a merge to notice that its worker has ended
 _PAUSE = 0.05
 
 
-def read_machine(home: Home, uuid: UUID, run_folder: str) -> tuple[Machine, RunPlan]:
+def read_machine(home: Home, uuid: UUID, run_folder: str, *, served: bool = False) -> tuple[Machine, RunPlan]:
     """The machine as the registry has it now, and what it needs to run.
 
-    Raises StorageError, IN_USE where its images are being merged all the time.
+    Unless its disks are ``served`` already, its images are made ready for a worker. Raises StorageError,
+    IN_USE where they are being merged all the time.
     """
     deadline = time.monotonic() + _PATIENCE
     with open_registry(home) as registry:
         while True:
             try:
-                return _read_between_changes(registry, uuid, run_folder)
+                return _read_between_changes(registry, uuid, run_folder, served=served)
             except StorageError as error:
                 if error.kind is not ErrorKind.IN_USE or time.monotonic() > deadline:
                     raise
             time.sleep(_PAUSE)
 
 
-def _read_between_changes(registry: Registry, uuid: UUID, run_folder: str) -> tuple[Machine, RunPlan]:
+def _read_between_changes(
+    registry: Registry, uuid: UUID, run_folder: str, *, served: bool
+) -> tuple[Machine, RunPlan]:
     """What a mere view tells may be about to be unlinked: a worker would write there, and lose it all."""
     with registry.change() as change:
         machine = store.load(change, uuid)
-        restore_links(change, machine)
+        if not served:
+            restore_links(change, machine)
         return machine, plan_run(machine, change.tree, run_folder)
 
 

@@ -92,22 +92,23 @@ class Supervisor:
         self.machine = await asyncio.to_thread(record.record_state, self.home, self.uuid, state, state_file)
 
     async def _begin(self) -> None:
-        await self.read_plan()
         pid = qemu_pid(self.run_folder)
+        worker_lives = pid is not None and await self.work.adopt()
+        await self.read_plan(served=worker_lives)
         if pid is not None:
-            await self._adopt(pid)
+            await self._adopt(pid, worker_lives=worker_lives)
         elif self.options.get("adopt"):
             raise StorageError(ErrorKind.STATE, "this machine does not run any more", operation="adopt")
         else:
             await self._start()
 
-    async def read_plan(self) -> None:
+    async def read_plan(self, *, served: bool = False) -> None:
         """Read from the registry what the machine needs now."""
         self.machine, self.plan = await asyncio.to_thread(
-            record.read_machine, self.home, self.uuid, self.run_folder
+            record.read_machine, self.home, self.uuid, self.run_folder, served=served
         )
 
-    async def _adopt(self, pid: int) -> None:
+    async def _adopt(self, pid: int, *, worker_lives: bool) -> None:
         """The supervisor before this one died; its machine did not."""
         _log.info("adopting QEMU, process %d", pid)
         self.hypervisor = Hypervisor(self.run_folder, pid)
@@ -115,7 +116,7 @@ class Supervisor:
         self.drives = Drives(self.hypervisor, self.work, self.machine, self.run_folder)
         self.reason = await self.drives.io_error()
         self.freezing.take_over()
-        if not await self.work.adopt():
+        if not worker_lives:
             await self.start_worker()
 
     async def _start(self) -> None:
