@@ -11,6 +11,7 @@ from unittest import mock
 from uuid import UUID
 
 import drivebay
+from drivebay.errors import ErrorKind, StorageError
 from drivebay.machines import store
 from drivebay.machines.model import MachineState, Slot
 from drivebay.registry.database import open_registry
@@ -22,6 +23,7 @@ from drivebay.service.snapshots import take_snapshot
 from drivebay.service.worker import WorkerClient, WorkerProcess, start_worker
 from support import workers
 from support.machines import medium, named
+from support.patience import until
 from support.real_lab import RealLab
 
 SLOT = Slot("SATA", 0)
@@ -82,9 +84,18 @@ class ServedMachine:
             self._record(MachineState.POWERED_OFF)
 
     def restart(self) -> None:
-        """Start a worker with what the registry says."""
+        """Start a worker with what the registry says, once nobody has the images in use."""
+        until(self._starts, "a worker starts")
+
+    def _starts(self) -> bool:
         _, plan = read_machine(self.lab.home, self.vm, self.run_folder)
-        self.worker = start_worker(self.run_folder, plan.specs)
+        try:
+            self.worker = start_worker(self.run_folder, plan.specs)
+        except StorageError as error:
+            if error.kind is not ErrorKind.IN_USE:
+                raise
+            return False
+        return True
 
     def load(self, seed: int = 1, known: Mapping[int, bytes] = MappingProxyType({})) -> workers.Load:
         """Writes without an end, to a disk that holds what is ``known``."""

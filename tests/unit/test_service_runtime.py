@@ -54,6 +54,7 @@ from drivebay.service.runtime.saved_state import (
     writing,
 )
 from drivebay.service.runtime.values import attachment_from_json, attachment_to_json
+from drivebay.service.runtime.work import Work
 
 MIB = 1 << 20
 LISTLESS = (
@@ -319,6 +320,29 @@ def test_a_machine_that_does_not_answer_and_lives_is_an_error(
     with pytest.raises(StorageError, match="supervisor"):
         machine_status(home, "m")
     lock.close()
+
+
+def test_a_worker_is_started_again_once_nobody_has_its_images_in_use(folder: Path) -> None:
+    """A merge that its end has interrupted has them for a moment: no reason to pause the guest."""
+    work = Work(str(folder))
+    calls: list[str] = []
+
+    async def restart() -> None:
+        calls.append("restart")
+        if len(calls) < 3:
+            raise StorageError(ErrorKind.IN_USE, "somebody has it")
+        await work.stop()
+
+    async def on_trouble() -> None:
+        calls.append("trouble")
+
+    async def watch() -> None:
+        await work.adopt()
+        await work.watch(restart, on_trouble)
+
+    asyncio.run(watch())
+    assert calls == ["restart"] * 3
+    assert work.restarts == 1
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:5901", "127.0.0.1:80", "127.0.0.1", "5901", "::1:5901"])

@@ -7,16 +7,19 @@ import contextlib
 import os
 import socket
 import struct
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
-from drivebay.errors import StorageError
+from drivebay.errors import ErrorKind, StorageError
 from drivebay.service.runtime.plan import RunPlan
 from drivebay.service.worker import CONTROL_SOCKET, WorkerClient, WorkerProcess, start_worker
 
 _RESULT = TypeVar("_RESULT")
 _PEER = struct.Struct("iii")  # process, user, group: unix(7)
 _RETRY = 5.0  # seconds between attempts to start a worker again
+_PATIENCE = 10.0  # seconds for whoever has the images in use to notice that the worker has ended
+_PAUSE = 0.1
 
 
 class Work:
@@ -60,7 +63,7 @@ class Work:
             if not self._wanted:
                 return
             try:
-                await restart()
+                await _once_not_in_use(restart)
                 self.trouble = ""
                 self.restarts += 1
             except StorageError as error:
@@ -112,3 +115,15 @@ class Work:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_RETRY):
                 await self._again.wait()
+
+
+async def _once_not_in_use(restart: Callable[[], Awaitable[None]]) -> None:
+    """A merge that the worker's end has interrupted still holds the images for a moment."""
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return await restart()
+        except StorageError as error:
+            if error.kind is not ErrorKind.IN_USE or time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(_PAUSE)
