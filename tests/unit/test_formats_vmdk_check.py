@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+import drivebay
 from drivebay.errors import StorageError
 from drivebay.formats.vmdk import FORMAT
 from drivebay.model import Severity
 from support.interpreter import read_layers
+from support.patience import processor_time
 from support.vmdk_images import (
     GRAIN,
     Made,
@@ -243,3 +246,9 @@ def test_a_file_that_became_shorter_meanwhile() -> None:
     assert FORMAT.check is not None
     with pytest.raises(StorageError, match="became shorter"):
         list(FORMAT.check(shorter, layer))
+
+
+def test_empty_tables_cost_hardly_anything(tmp_path: Path) -> None:
+    drivebay.create(tmp_path / "a.vmdk", size=1 << 40)
+    with processor_time(6):
+        assert drivebay.check(tmp_path / "a.vmdk") == []

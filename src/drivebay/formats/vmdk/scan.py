@@ -195,6 +195,8 @@ class Tables:
 
     def _judge(self, leaf: Leaf, copy: Leaf | None, found: Scan) -> None:
         raw = self.read(leaf)
+        if not raw.any():  # as most tables of a large thin disk are: nothing to judge
+            return
         bad = self.bad(leaf, raw)
         placed = np.flatnonzero(self._points(raw) & ~bad)
         sectors = self.offsets(raw[placed]) // SECTOR
