@@ -14,10 +14,10 @@ import drivebay.chain.replacing as replacing
 from drivebay.blockmap import HeaderEdit
 from drivebay.chain import open_image
 from drivebay.chain.edit import edit_header
+from drivebay.chain.staging import staging_folders, undo_staging
 from drivebay.engine.source import FileSource
 from drivebay.errors import ErrorKind, StorageError
 from drivebay.model import ImageFacts
-from drivebay.registry.creation import staging_folders, undo_staging
 from support.nobody import open_folder, run_as_nobody
 from support.power_cut import crash_states
 from support.recording import Log, RecordingSource

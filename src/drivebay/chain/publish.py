@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from drivebay.blockmap import FileChange
 from drivebay.chain.apply import Progress, apply_change, sync_folder
+from drivebay.chain.staging import staging_folder
 from drivebay.engine.source import FileSource
 from drivebay.errors import ErrorKind, StorageError, from_os_error
 
@@ -31,7 +31,7 @@ def write_image(path: str, changes: Iterable[FileChange], progress: Progress | N
     """
     try:
         _require_free(path)
-        with _Staging(path) as staging:
+        with _staging(path) as staging:
             for change in changes:
                 apply_change(staging.source(change.file), change, progress)
             staging.publish()
@@ -46,7 +46,7 @@ def replace_image(path: str, changes: Iterable[FileChange]) -> None:
     name. Raises StorageError.
     """
     try:
-        with _Staging(path) as staging:
+        with _staging(path) as staging:
             for change in changes:
                 apply_change(staging.source(change.file), change)
             staging.replace()
@@ -59,22 +59,30 @@ def _require_free(path: str) -> None:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
 
+@contextlib.contextmanager
+def _staging(path: str) -> Iterator[_Staging]:
+    folder, name = os.path.split(path)
+    with staging_folder(folder, name) as aside:
+        staging = _Staging(folder, name, aside)
+        try:
+            yield staging
+        finally:
+            staging.close()
+
+
 class _Staging:
-    """The hidden folder, and the files in it by the names that the format gives them."""
+    """The files in the hidden folder ``aside``, by the names that the format gives them."""
 
-    def __init__(self, path: str) -> None:
-        self._folder, self._name = os.path.split(path)
-        self._aside = os.path.join(self._folder, f".{self._name[:200]}.{secrets.token_hex(4)}.new")
+    def __init__(self, folder: str, name: str, aside: str) -> None:
+        self._folder = folder
+        self._name = name
+        self._aside = aside
         self._sources: dict[str, FileSource] = {}
-        os.mkdir(self._aside)
 
-    def __enter__(self) -> _Staging:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Close the files."""
         for source in self._sources.values():
             source.close()
-        shutil.rmtree(self._aside, ignore_errors=True)
 
     def source(self, name: str) -> FileSource:
         """The file that the format calls ``name``."""

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 
 from drivebay.chain.apply import sync_folder
 from drivebay.chain.files import ImageFile
 from drivebay.chain.locks import LockMode, lock_file
+from drivebay.chain.staging import staging_folder
 from drivebay.engine.source import FileSource
 from drivebay.errors import from_os_error
 
@@ -47,15 +47,12 @@ def replace_content(file: ImageFile, data: bytes) -> None:
 
 @contextlib.contextmanager
 def _hidden_folder(folder: str, name: str) -> Iterator[str]:
-    aside = os.path.join(folder, f".{name[:200]}.{secrets.token_hex(4)}.new")
-    try:
-        os.mkdir(aside)
-    except OSError as error:
-        raise from_os_error(error, f"make a new {name} in its folder", path=folder) from error
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            aside = stack.enter_context(staging_folder(folder, name))
+        except OSError as error:
+            raise from_os_error(error, f"make a new {name} in its folder", path=folder) from error
         yield aside
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _fill(fd: int, path: str, data: bytes, like: str) -> None:

@@ -13,13 +13,13 @@ from uuid import UUID
 from sqlalchemy import delete, select
 
 from drivebay.chain.file_set import files_of
+from drivebay.chain.staging import is_held, staging_folders, undo_staging
 from drivebay.machines.document import document_path
 from drivebay.machines.efi_variables import all_variables
 from drivebay.machines.model import Machine
 from drivebay.machines.store import load_all, save
 from drivebay.model import Severity
 from drivebay.registry import schema
-from drivebay.registry.creation import staging_folders, undo_staging
 from drivebay.registry.database import Change, Registry, View
 from drivebay.registry.document import media_text
 from drivebay.registry.journal import INTENT, WriteFile
@@ -30,7 +30,7 @@ from drivebay.service.registering import file_identity
 from drivebay.service.scan import Found, scan_images, walk_files
 from drivebay.service.sizes import format_size
 
-_ABANDONED = 3600  # seconds without a change, after which nobody makes an image in a folder any more
+_ABANDONED = 3600  # seconds without a change, after which a folder that nobody holds is one that nobody needs
 
 
 class Repair(Enum):
@@ -223,7 +223,7 @@ def _leftovers(tree: MediaTree, machines: Iterable[Machine]) -> Iterator[Trouble
 def _staging(tree: MediaTree, machines: Iterable[Machine]) -> Iterator[Trouble]:
     for folder in known_folders(tree, machines):
         for aside in staging_folders(folder):
-            if time.time() - os.lstat(aside).st_mtime >= _ABANDONED:
+            if time.time() - os.lstat(aside).st_mtime >= _ABANDONED and not is_held(aside):
                 message = "an image that was never finished"
                 remedy = "drivebay doctor --fix"
                 yield Trouble("unfinished", message, aside, remedy, repair=Repair.STAGING)
