@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import resource
@@ -45,11 +46,13 @@ def run(arguments: Sequence[str]) -> int:
             traceback.print_exception(error)
         known = _as_storage_error(error)
         code = INTERNAL if known is None else known.exit_code
-        print_error(known or _internal(error), code, as_json="--json" in arguments)
+        with contextlib.suppress(OSError):  # the exit code tells, even if nobody reads
+            print_error(known or _internal(error), code, as_json="--json" in arguments)
         return code
 
 
 def _prepare_process() -> None:
+    _open_standard_files()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _unwind)
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -57,6 +60,15 @@ def _prepare_process() -> None:
     # A chain may have a thousand files, as many as a process may open by default.
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _open_standard_files() -> None:
+    """Put nothing where a standard file was closed: no image may get its number, and messages with it."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)
 
 
 def _unwind(number: int, _frame: FrameType | None) -> None:
