@@ -54,6 +54,7 @@ _KIND_OF_ERRNO: dict[int, ErrorKind] = {
     errno.EISDIR: ErrorKind.INVALID,
     errno.EEXIST: ErrorKind.INVALID,
     errno.ELOOP: ErrorKind.INVALID,
+    errno.ENAMETOOLONG: ErrorKind.INVALID,
     errno.EACCES: ErrorKind.READ_ONLY,
     errno.EPERM: ErrorKind.READ_ONLY,
     errno.EROFS: ErrorKind.READ_ONLY,
@@ -76,6 +77,8 @@ _REMEDY_OF_ERRNO: dict[int, str] = {
     errno.EISDIR: "name an image file, not a folder",
     errno.EEXIST: "choose another name or remove the file first",
     errno.ELOOP: "it is a ring of symbolic links; name an image file",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EFBIG: "make it smaller, or put it where files may be that large (file system, ulimit -f)",
     errno.EMFILE: "allow more open files (ulimit -n), or merge some images of the chain",
 }
 
