@@ -153,6 +153,15 @@ def test_set_refuses_nonsense(tmp_path: Path, fields: list[str], code: int, part
     assert disk.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["disk.vdi", "disk.vmdk", "disk.vhd"])
+def test_a_geometry_that_nobody_would_believe_is_refused(tmp_path: Path, name: str) -> None:
+    package.create(tmp_path / name, size=3 << 20)
+    assert drivebay_json("set", name, "geometry", "4,16,63")["pchs"]["cylinders"] == 4
+    before = (tmp_path / name).read_bytes()
+    assert "larger than the disk" in failure(drivebay("set", name, "geometry", "7,16,63"), 2)
+    assert (tmp_path / name).read_bytes() == before
+
+
 def test_set_parent_records_the_name_as_the_image_needs_it(tmp_path: Path) -> None:
     make_toy(tmp_path / "new.toy")
     child = make_toy(tmp_path / "sub" / "child.toy", parents=["old.toy"])

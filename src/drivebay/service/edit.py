@@ -14,7 +14,7 @@ from drivebay.chain.candidate import identity_uuid
 from drivebay.chain.edit import apply_step, edit_header, repair_steps
 from drivebay.chain.image import OpenedImage
 from drivebay.errors import ErrorKind, StorageError
-from drivebay.model import NULL_UUID, Geometry, ImageFacts
+from drivebay.model import NULL_UUID, SECTOR, Geometry, ImageFacts
 from drivebay.service.images import ImageInfo, image_info
 from drivebay.service.options import DEFAULT, OpenOptions, Path
 
@@ -117,7 +117,7 @@ _UUIDS: dict[str, Callable[[], UUID]] = {"random": uuid4, "none": lambda: NULL_U
 
 
 def _geometry(field: str) -> Callable[[OpenedImage, str], dict[str, object]]:
-    def read(_image: OpenedImage, text: str) -> dict[str, object]:
+    def read(image: OpenedImage, text: str) -> dict[str, object]:
         numbers = [0, 0, 0] if text == "none" else text.replace("/", ",").split(",")
         try:
             cylinders, heads, sectors = map(int, numbers)
@@ -125,6 +125,9 @@ def _geometry(field: str) -> Callable[[OpenedImage, str], dict[str, object]]:
             raise _invalid(
                 f"{text[:60]!r} is no geometry; write it like 1024,16,63 (cylinders, heads, sectors), or none"
             ) from None
+        most = image.layer.facts.size // SECTOR
+        if field == "pchs" and cylinders * heads * sectors > most:  # readers would not believe it
+            raise _invalid(f"a geometry of {text} is larger than the disk; name at most {most} sectors")
         return {field: Geometry(cylinders, heads, sectors)}
 
     return read
