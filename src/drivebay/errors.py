@@ -68,7 +68,7 @@ _KIND_OF_ERRNO: dict[int, ErrorKind] = {
 
 _REMEDY: dict[ErrorKind, str] = {
     ErrorKind.NOT_FOUND: "check the path",
-    ErrorKind.READ_ONLY: "check the permissions of the file and its folder, or open it read-only",
+    ErrorKind.READ_ONLY: "check the permissions of the file and its folder",
     ErrorKind.NO_SPACE: "free space on the host, then try again",
     ErrorKind.IN_USE: "wait for the other user to finish",
 }
@@ -138,6 +138,8 @@ def from_os_error(
     reason = error.strerror or str(error) or type(error).__name__
     default = _REMEDY.get(kind, "look at the host's kernel log for the device")
     remedy = _REMEDY_OF_ERRNO.get(error.errno or 0, default)
+    if kind is ErrorKind.READ_ONLY and operation == "open for writing":
+        remedy += ", or open it read-only"
     return StorageError(
         kind,
         f"cannot {operation}: {reason}; {remedy}",

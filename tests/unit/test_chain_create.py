@@ -157,7 +157,8 @@ def test_a_read_only_folder_is_refused() -> None:
     )
     with open_folder() as folder:
         done = run_as_nobody(imports, code, folder / "a.vdi")
-    assert done.stdout.startswith(f"8 {folder}/a.vdi: cannot create: Permission denied;"), done.stderr
+    why = "cannot create: Permission denied; check the permissions of the file and its folder"
+    assert done.stdout.strip() == f"8 {folder}/a.vdi: {why}", done.stderr
 
 
 def test_where_there_are_no_hard_links_the_image_comes_all_the_same(
