@@ -108,8 +108,10 @@ def test_help_starts_without_the_engine() -> None:
 def test_closed_standard_files_are_as_if_nobody_read(tmp_path: Path) -> None:
     script = (
         '"$0" -m drivebay create "$1" --size 1M <&- >&- 2>&- && "$0" -m drivebay check "$1" >&-; echo $?; '
-        '"$0" -m drivebay info "$1.not" 2>/dev/full; echo $?; "$0" -m drivebay info "$1.not" 2>&-; echo $?'
+        '"$0" -m drivebay info "$1.not" 2>/dev/full; echo $?; "$0" -m drivebay info "$1.not" 2>&-; echo $?; '
+        '"$0" -m drivebay info "$1" 2>/dev/null >/dev/full; echo $?'
     )
     command = ["sh", "-c", script, sys.executable, str(tmp_path / "a.vdi")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("0\n4\n4\n", "")
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=buffered)
+    assert (done.stdout, done.stderr) == ("0\n4\n4\n9\n", "")

@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 
@@ -38,8 +38,7 @@ def run(arguments: Sequence[str]) -> int:
         # Typer makes an exit with code 1 of a closed pipe, which is a wrong answer here.
         if not isinstance(error, BrokenPipeError) and not isinstance(error.__context__, BrokenPipeError):
             raise
-        # Nobody listens any more, and the interpreter's last flush must not complain of it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _flush_or_drop(sys.stdout)
         return PIPE_CLOSED
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):
@@ -48,6 +47,8 @@ def run(arguments: Sequence[str]) -> int:
         code = INTERNAL if known is None else known.exit_code
         with contextlib.suppress(OSError):  # the exit code tells, even if nobody reads
             print_error(known or _internal(error), code, as_json="--json" in arguments)
+        _flush_or_drop(sys.stdout)
+        _flush_or_drop(sys.stderr)
         return code
 
 
@@ -69,6 +70,14 @@ def _open_standard_files() -> None:
     os.close(fd)
     sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)
+
+
+def _flush_or_drop(stream: TextIO) -> None:
+    """What can't be written is dropped: the interpreter's last flush must not complain of it."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _unwind(number: int, _frame: FrameType | None) -> None:
