@@ -40,7 +40,7 @@ from drivebay.service.merging import consolidate
 from drivebay.service.runtime import StartOptions, connect, is_running, start
 from drivebay.service.runtime.agent import ask_agent
 from drivebay.service.runtime.control import Control
-from drivebay.service.runtime.plan import facts_of, identities, plan_run
+from drivebay.service.runtime.plan import RunPlan, facts_of, identities, plan_run
 from drivebay.service.runtime.presence import CONTROL_SOCKET, SupervisorLock, has_supervisor
 from drivebay.service.runtime.record import record_state
 from drivebay.service.runtime.restoring import state_to_restore
@@ -331,7 +331,8 @@ def test_a_worker_is_started_again_once_nobody_has_its_images_in_use(folder: Pat
         calls.append("restart")
         if len(calls) < 3:
             raise StorageError(ErrorKind.IN_USE, "somebody has it")
-        await work.stop()
+        ending.append(asyncio.ensure_future(work.stop()))
+        await asyncio.sleep(0)
 
     async def on_trouble() -> None:
         calls.append("trouble")
@@ -339,10 +340,41 @@ def test_a_worker_is_started_again_once_nobody_has_its_images_in_use(folder: Pat
     async def watch() -> None:
         await work.adopt()
         await work.watch(restart, on_trouble)
+        await ending[0]
 
+    ending: list[asyncio.Future[None]] = []
     asyncio.run(watch())
     assert calls == ["restart"] * 3
     assert work.restarts == 1
+
+
+def test_a_worker_that_is_being_started_again_ends_with_its_machine(folder: Path) -> None:
+    work = Work(str(folder))
+    steps: list[str] = []
+
+    async def restart() -> None:
+        steps.append("begins")
+        ending.append(asyncio.ensure_future(stop()))
+        await asyncio.sleep(0.05)
+        await work.start(RunPlan((), (), ()), {})
+        steps.append("runs")
+
+    async def stop() -> None:
+        await work.stop()
+        steps.append("stopped")
+
+    async def on_trouble() -> None:
+        steps.append("trouble")
+
+    async def watch() -> None:
+        await work.adopt()
+        await work.watch(restart, on_trouble)
+        await ending[0]
+        assert not await work.adopt()
+
+    ending: list[asyncio.Future[None]] = []
+    asyncio.run(watch())
+    assert steps == ["begins", "runs", "stopped"]
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:5901", "127.0.0.1:80", "127.0.0.1", "5901", "::1:5901"])

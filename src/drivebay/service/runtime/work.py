@@ -33,6 +33,7 @@ class Work:
         self._process: WorkerProcess | None = None
         self._wanted = False
         self._again = asyncio.Event()
+        self._restarting = asyncio.Lock()
 
     async def start(self, plan: RunPlan, groups: Mapping[str, int]) -> None:
         """Start a worker. Raises its StorageError."""
@@ -63,9 +64,9 @@ class Work:
             if not self._wanted:
                 return
             try:
-                await _once_not_in_use(restart)
+                async with self._restarting:
+                    await self._once_not_in_use(restart)
                 self.trouble = ""
-                self.restarts += 1
             except StorageError as error:
                 self.trouble = str(error)
                 await on_trouble()
@@ -78,7 +79,9 @@ class Work:
     async def stop(self) -> None:
         """Have it flush and close everything, and end."""
         self._wanted = False
-        process, self._process = self._process, None
+        async with self._restarting:  # what is being started is ended, too
+            self._wanted = False
+            process, self._process = self._process, None
         if process is not None and process.poll() is None:
             await asyncio.to_thread(process.stop)
         else:
@@ -110,20 +113,21 @@ class Work:
             writer.close()
         return True
 
+    async def _once_not_in_use(self, restart: Callable[[], Awaitable[None]]) -> None:
+        """A merge that the worker's end has interrupted still holds the images for a moment."""
+        deadline = time.monotonic() + _PATIENCE
+        while self._wanted:
+            try:
+                await restart()
+                self.restarts += 1
+                return
+            except StorageError as error:
+                if error.kind is not ErrorKind.IN_USE or time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(_PAUSE)
+
     async def _wait_for_retry(self) -> None:
         self._again.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_RETRY):
                 await self._again.wait()
-
-
-async def _once_not_in_use(restart: Callable[[], Awaitable[None]]) -> None:
-    """A merge that the worker's end has interrupted still holds the images for a moment."""
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            return await restart()
-        except StorageError as error:
-            if error.kind is not ErrorKind.IN_USE or time.monotonic() > deadline:
-                raise
-        await asyncio.sleep(_PAUSE)
