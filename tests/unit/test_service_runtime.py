@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -322,6 +322,20 @@ def test_a_machine_that_does_not_answer_and_lives_is_an_error(
     lock.close()
 
 
+async def _watch(
+    work: Work, restart: Callable[[], Awaitable[None]], ending: list[asyncio.Future[None]]
+) -> None:
+    """Watch a worker that is gone until ``restart`` has had it end, without trouble."""
+
+    async def on_trouble() -> None:
+        raise AssertionError(work.trouble)
+
+    await work.adopt()
+    await work.watch(restart, on_trouble)
+    await ending[0]
+    assert not await work.adopt()
+
+
 def test_a_worker_is_started_again_once_nobody_has_its_images_in_use(folder: Path) -> None:
     """A merge that its end has interrupted has them for a moment: no reason to pause the guest."""
     work = Work(str(folder))
@@ -334,16 +348,8 @@ def test_a_worker_is_started_again_once_nobody_has_its_images_in_use(folder: Pat
         ending.append(asyncio.ensure_future(work.stop()))
         await asyncio.sleep(0)
 
-    async def on_trouble() -> None:
-        calls.append("trouble")
-
-    async def watch() -> None:
-        await work.adopt()
-        await work.watch(restart, on_trouble)
-        await ending[0]
-
     ending: list[asyncio.Future[None]] = []
-    asyncio.run(watch())
+    asyncio.run(_watch(work, restart, ending))
     assert calls == ["restart"] * 3
     assert work.restarts == 1
 
@@ -363,17 +369,8 @@ def test_a_worker_that_is_being_started_again_ends_with_its_machine(folder: Path
         await work.stop()
         steps.append("stopped")
 
-    async def on_trouble() -> None:
-        steps.append("trouble")
-
-    async def watch() -> None:
-        await work.adopt()
-        await work.watch(restart, on_trouble)
-        await ending[0]
-        assert not await work.adopt()
-
     ending: list[asyncio.Future[None]] = []
-    asyncio.run(watch())
+    asyncio.run(_watch(work, restart, ending))
     assert steps == ["begins", "runs", "stopped"]
 
 
